@@ -1,0 +1,202 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"time"
+
+	"github.com/meltemi/meltemi/message"
+)
+
+// A Discovery is how a cluster finds its endpoints (Envoy Cluster.type).
+type Discovery uint8
+
+// The ways to find endpoints.
+const (
+	Static      Discovery = iota // Spec.Endpoints
+	EDS                          // Set.Assign
+	StrictDNS                    // every address of each name in Spec.Endpoints
+	LogicalDNS                   // the first address of the one name
+	OriginalDst                  // where the client wanted to go
+)
+
+// A Policy chooses among healthy endpoints (Envoy Cluster.lb_policy).
+type Policy uint8
+
+// The policies.
+const (
+	RoundRobin Policy = iota
+	LeastRequest
+	Random
+	RingHash
+	Maglev
+	ClusterProvided // OriginalDst only
+)
+
+// A Protocol says which HTTP version to speak to endpoints.
+type Protocol uint8
+
+// The choices of Envoy's HttpProtocolOptions.
+const (
+	HTTP1        Protocol = iota
+	HTTP2                 // explicit_http_config.http2_protocol_options
+	SameAsClient          // use_downstream_protocol_config
+)
+
+// A Spec is a cluster's configuration: immutable, made by config, compared by Hash.
+type Spec struct {
+	Name     string
+	StatName string // alt_stat_name without a trailing ";"; Name if unset
+	Hash     uint64 // of the whole resource; equal means nothing changed
+	// ConnHash covers what an open connection depends on: transports, protocol,
+	// bind source, keepalive. Pools survive a new Spec with an equal ConnHash.
+	ConnHash uint64
+	Source   string // provenance for explain: "DestinationRule default/reviews (rules.yaml:12)", may be ""
+
+	Discovery   Discovery
+	ServiceName string      // EDS name; Name if unset
+	Endpoints   *Assignment // Static and DNS; names in Endpoint.Hostname for DNS
+	DNSRefresh  time.Duration
+
+	ConnectTimeout       time.Duration // covers TCP and TLS; Envoy default 5 s
+	Protocol             Protocol
+	IdleTimeout          time.Duration // of pooled connections; default 1 h, 0 disables
+	MaxRequestsPerConn   uint32        // 0: no limit
+	MaxConcurrentStreams uint32        // HTTP/2; 0: 1024
+	TCPKeepalive         *Keepalive
+	BindSource           netip.Addr // upstream_bind_config.source_address, e.g. 127.0.0.6; invalid: none
+	PortOverride         uint16     // original_dst_lb_config.upstream_port_override
+
+	Policy           Policy
+	ChoiceCount      uint32 // LeastRequest; default 2
+	RingMin, RingMax uint64 // RingHash; default 1024, 8 Mi
+	MaglevSize       uint64 // default 65537
+	SlowStart        *SlowStart
+	PanicThreshold   uint32 // percent; 0: never panic. Envoy default 50
+	LocalityWeighted bool
+
+	Breakers Breakers
+	Outlier  *Outlier
+
+	// Transports are tried in order: the first whose Match is a subset of the
+	// endpoint's Match is used (Envoy transport_socket_matches); Default otherwise.
+	Transports []Transport
+	Default    Transport
+
+	// Telemetry facts from metadata.filter_metadata.istio.
+	Service  ServiceFact
+	External bool // metadata istio.external
+	NoMX     bool // metadata istio.disable_mx
+	NoALPN   bool // metadata istio.alpn_override == "false"
+}
+
+// A ServiceFact names the service behind a cluster, for metric labels.
+type ServiceFact struct{ Host, Name, Namespace string }
+
+// A Keepalive sets TCP keep-alive probes; zero fields keep the kernel's value.
+type Keepalive struct {
+	Probes   uint32
+	Time     time.Duration
+	Interval time.Duration
+}
+
+// SlowStart raises the weight of a new endpoint over a window.
+type SlowStart struct {
+	Window     time.Duration
+	Aggression float64 // default 1
+	MinPercent float64 // default 10
+}
+
+// Breakers are the thresholds of priority DEFAULT; Envoy's defaults are 1024, 1024, 1024, 3.
+type Breakers struct {
+	MaxConnections, MaxPending, MaxRequests, MaxRetries uint32
+	BudgetPercent                                       float64 // >0: retry_budget instead of MaxRetries
+	BudgetMin                                           uint32
+}
+
+// Outlier is Envoy's OutlierDetection with its defaults filled in.
+type Outlier struct {
+	Consecutive5xx, EnforcingConsecutive5xx         uint32 // default 5, 100
+	ConsecutiveGateway, EnforcingConsecutiveGateway uint32 // default 5, 0
+	SplitLocal                                      bool
+	ConsecutiveLocal, EnforcingConsecutiveLocal     uint32        // default 5, 100
+	Interval, BaseEjection, MaxEjection             time.Duration // 10 s, 30 s, 300 s
+	MaxEjectionPercent                              uint32        // default 10
+}
+
+// A Transport is how to secure connections to some endpoints.
+type Transport struct {
+	Name  string
+	Match map[string]string // endpoint metadata envoy.transport_socket_match
+	// TLS is nil for plaintext. It is complete but for NextProtos, which the
+	// pool sets from ALPN: it reads certificates live, so rotation needs no new Spec.
+	TLS *tls.Config
+	// ALPN offered; by the HTTP version spoken when ByVersion is set (Istio's
+	// istio.alpn filter: istio-http/1.1, istio-h2 …).
+	ALPN      []string
+	ALPNHTTP1 []string // nil: ALPN
+	ALPNHTTP2 []string // nil: ALPN
+	// ProxyProtocol 1 or 2 writes that header first; 0 none.
+	ProxyProtocol uint8
+	// Mutual is true if a client certificate is presented (for metrics: mutual_tls).
+	Mutual bool
+	// Broken, if not nil, says why no connection can be made (a missing secret).
+	Broken func() error
+}
+
+// An Assignment is the endpoints of one cluster (Envoy ClusterLoadAssignment).
+type Assignment struct {
+	Localities       []Locality
+	Overprovisioning uint32 // percent; default 140
+}
+
+// A Locality groups endpoints of one place and priority.
+type Locality struct {
+	Region, Zone, SubZone string
+	Weight, Priority      uint32
+	Endpoints             []Endpoint
+}
+
+// A Health is what the control plane says of an endpoint.
+type Health uint8
+
+// The states; Unknown counts as healthy.
+const (
+	Unknown Health = iota
+	Healthy
+	Unhealthy
+	Draining
+	Degraded
+)
+
+// An Endpoint is one address.
+type Endpoint struct {
+	Addr     netip.AddrPort
+	Pipe     string // unix socket path instead of Addr
+	Hostname string // the name to resolve for DNS clusters, with Addr.Port() as port
+	Weight   uint32 // default 1
+	Health   Health
+	Match    map[string]string // envoy.transport_socket_match
+	Workload string            // metadata istio.workload "name;ns;canonical;revision;cluster"
+	HashKey  string            // metadata envoy.lb.hash_key
+}
+
+// A Request is what balancing and pooling may know of an exchange. The caller
+// keeps one per exchange; methods of Cluster read it and do not keep it.
+type Request struct {
+	Version     message.Version // the client's
+	Hash        uint64          // from the route's hash policy
+	HasHash     bool
+	OriginalDst netip.AddrPort // for OriginalDst clusters
+	Client      netip.AddrPort // for ProxyProtocol
+	SNI         string
+	Tried       []*Host // addresses already attempted (previous_hosts); nil: none
+	MaxReselect int     // host_selection_retry_max_attempts
+	Random      uint64  // the exchange's random number; 0: the cluster draws one
+	// Deadline for connecting, on top of ConnectTimeout; zero: none.
+	Deadline time.Time
+	Upgrade  bool // needs HTTP/1.1 or extended CONNECT
+}
