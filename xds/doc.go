@@ -1,0 +1,26 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package xds speaks the aggregated discovery service, both ends, as delta and
+// as state-of-the-world. It knows no resource: a body is bytes with a type.
+//
+// The serving end, in the order of a stream's life:
+//
+//	xds.go      the contract: Hub, Feed, Update, Resource, Client
+//	server.go   Server: admits a stream, opens a Feed, carries both directions
+//	admit.go    who may: rate, identity against node metadata
+//	delta.go    what a delta request means, what a delta response holds
+//	sotw.go     the same for state-of-the-world
+//	watch.go    what one stream has subscribed to, of one type
+//	bucket.go   rate limits
+//
+// The asking end:
+//
+//	subscriber.go  Subscriber: subscriptions, which outlive streams
+//	session.go     one stream: receive, apply, acknowledge, send what changed
+//	known.go       what was accepted, so that nothing is applied twice
+//	asksotw.go     the state-of-the-world dialect, for servers without delta
+//
+// Sources: the xDS protocol description of Envoy ("xDS REST and gRPC protocol"),
+// and where that leaves room, what Istio's control plane does, because proxies are tuned to it.
+package xds
