@@ -1,0 +1,152 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"math"
+	"sort"
+	"strconv"
+
+	"github.com/cespare/xxhash/v2"
+)
+
+// Defaults and bounds of Envoy's hash policies.
+const (
+	defaultRingMin = 1024
+	defaultRingMax = 8 << 20
+	defaultMaglev  = 65537
+	maxMaglev      = 5000011
+)
+
+// A ring is Envoy's ketama ring: each host has entries in proportion to its
+// weight, hashed from "key_i"; a request goes to the first entry at or after its hash.
+type ring struct {
+	hashes []uint64
+	hosts  []*Host
+}
+
+func newRing(hosts []*Host, minSize, maxSize uint64) *ring {
+	if minSize == 0 {
+		minSize = defaultRingMin
+	}
+	if maxSize == 0 {
+		maxSize = defaultRingMax
+	}
+	weights, lowest := normalised(hosts)
+	scale := math.Min(math.Ceil(lowest*float64(minSize))/lowest, float64(maxSize))
+	size := int(math.Ceil(scale))
+	type entry struct {
+		hash uint64
+		host *Host
+	}
+	entries := make([]entry, 0, size)
+	var current, target float64
+	var key []byte
+	for i, h := range hosts {
+		key = append(append(key[:0], h.hashKey(false)...), '_')
+		prefix := len(key)
+		target += scale * weights[i]
+		for n := uint64(0); current < target; n++ {
+			key = strconv.AppendUint(key[:prefix], n, 10)
+			entries = append(entries, entry{xxhash.Sum64(key), h})
+			current++
+		}
+	}
+	sort.Slice(entries, func(i, j int) bool { return entries[i].hash < entries[j].hash })
+	r := &ring{hashes: make([]uint64, len(entries)), hosts: make([]*Host, len(entries))}
+	for i, e := range entries {
+		r.hashes[i], r.hosts[i] = e.hash, e.host
+	}
+	return r
+}
+
+func (r *ring) pick(hash uint64, attempt int) *Host {
+	lo, hi := 0, len(r.hashes)
+	for lo < hi {
+		mid := int(uint(lo+hi) >> 1)
+		if r.hashes[mid] < hash {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return r.hosts[(lo+attempt)%len(r.hosts)]
+}
+
+func normalised(hosts []*Host) (weights []float64, lowest float64) {
+	var sum float64
+	for _, h := range hosts {
+		sum += float64(h.weight())
+	}
+	lowest = 1
+	weights = make([]float64, len(hosts))
+	for i, h := range hosts {
+		weights[i] = float64(h.weight()) / sum
+		lowest = math.Min(lowest, weights[i])
+	}
+	return weights, lowest
+}
+
+// A maglevTable is Maglev's lookup table with Envoy's weights.
+type maglevTable struct{ table []*Host }
+
+func newMaglev(hosts []*Host, size uint64) *maglevTable {
+	if size == 0 || size > maxMaglev {
+		size = defaultMaglev
+	}
+	type build struct {
+		host               *Host
+		offset, skip, next uint64
+		weight, target     float64
+	}
+	builds := make([]build, len(hosts))
+	weights, _ := normalised(hosts)
+	var heaviest float64
+	for i, h := range hosts {
+		key := h.hashKey(false)
+		builds[i] = build{
+			host:   h,
+			offset: xxhash.Sum64String(key) % size,
+			skip:   seeded(key)%(size-1) + 1,
+			weight: weights[i],
+		}
+		heaviest = math.Max(heaviest, weights[i])
+	}
+	sort.Slice(builds, func(i, j int) bool { return builds[i].host.hashKey(false) < builds[j].host.hashKey(false) })
+	table := make([]*Host, size)
+	for filled, iteration := uint64(0), 1; filled < size; iteration++ {
+		for i := range builds {
+			b := &builds[i]
+			if float64(iteration)*b.weight < b.target {
+				continue
+			}
+			b.target += heaviest
+			at := (b.offset + b.skip*b.next) % size
+			for table[at] != nil {
+				b.next++
+				at = (b.offset + b.skip*b.next) % size
+			}
+			table[at] = b.host
+			b.next++
+			if filled++; filled == size {
+				break
+			}
+		}
+	}
+	return &maglevTable{table}
+}
+
+func (m *maglevTable) pick(hash uint64, attempt int) *Host {
+	if attempt > 0 {
+		hash ^= ^uint64(0) - uint64(attempt) + 1
+	}
+	return m.table[hash%uint64(len(m.table))]
+}
+
+// seeded is XXH64 of s with seed 1.
+func seeded(s string) uint64 {
+	d := xxhash.NewWithSeed(1)
+	_, _ = d.WriteString(s) // never fails
+	return d.Sum64()
+}
