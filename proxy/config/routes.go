@@ -1,0 +1,37 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"sync/atomic"
+
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+// A RouteTable is a compiled table with its names resolved. Immutable.
+type RouteTable struct {
+	*route.Table
+	// Refs are the clusters, by the slots of Table.Clusters.
+	Refs []*upstream.Ref
+	// Settings is what routes say to filters, by Decision.Slot.
+	Settings [][]filter.Setting
+
+	Hash    uint64
+	Version string // of the update that brought it
+}
+
+// A RouteRef is a route table by name, resolved once: whoever holds it sees each
+// new version of the table without asking for it.
+type RouteRef struct {
+	name  string
+	table atomic.Pointer[RouteTable]
+}
+
+// Name returns the name of the table.
+func (r *RouteRef) Name() string { return r.name }
+
+// Load returns the table of the moment; nil while it has not arrived (404, NR).
+func (r *RouteRef) Load() *RouteTable { return r.table.Load() }

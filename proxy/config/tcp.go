@@ -1,0 +1,88 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"time"
+
+	"github.com/meltemi/meltemi/proxy/authz"
+	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+// TCP is the settings of a TCP proxy (TcpProxy), with Envoy's defaults filled in.
+type TCP struct {
+	StatPrefix string // without a trailing ";"
+	// Clusters has one entry, or several with weights.
+	Clusters []Weighted
+	Total    uint64 // of the weights; 0 for one cluster
+
+	IdleTimeout time.Duration // default 1 h; 0: none
+	MaxDuration time.Duration // 0: none
+	// HashSourceIP balances by the client's address.
+	HashSourceIP bool
+	MaxAttempts  uint32 // of connecting; default 1
+	Tunnel       *Tunnel
+	AccessLogs   []AccessLog
+	LogInterval  time.Duration
+	LogOnConnect bool // flush_access_log_on_connected
+}
+
+// Weighted is one choice of a TCP proxy.
+type Weighted struct {
+	Cluster string
+	Ref     *upstream.Ref
+	Weight  uint32
+}
+
+// Pick returns the cluster for a random number.
+func (t *TCP) Pick(random uint64) *upstream.Ref {
+	if t.Total == 0 {
+		return t.Clusters[0].Ref
+	}
+	at := random % t.Total
+	for i := range t.Clusters {
+		w := uint64(t.Clusters[i].Weight)
+		if at < w {
+			return t.Clusters[i].Ref
+		}
+		at -= w
+	}
+	return t.Clusters[len(t.Clusters)-1].Ref
+}
+
+// Tunnel carries the bytes in a CONNECT (TcpProxy.TunnelingConfig).
+type Tunnel struct {
+	Hostname        string // :authority; a format with %COMMANDS%
+	Post            bool   // POST instead of CONNECT
+	PostPath        string
+	Headers         []route.HeaderOp
+	PropagateHeader bool
+}
+
+// A NetworkFilter runs before the last filter of a chain: exactly one field is set.
+type NetworkFilter struct {
+	Name  string
+	RBAC  *NetworkRBAC
+	Stats *Stats
+	// PeerExchange is istio.metadata_exchange: peers tell each other who they
+	// are when ALPN says istio-peer-exchange.
+	PeerExchange *PeerExchange
+}
+
+// NetworkRBAC authorizes a connection (envoy.filters.network.rbac).
+type NetworkRBAC struct {
+	Rules, Shadow *authz.Rules // either may be nil
+	StatPrefix    string
+	ShadowPrefix  string // of metadata and statistics
+	// Continuous asks again on every piece of data (enforcement_type).
+	Continuous bool
+}
+
+// PeerExchange is the settings of istio.metadata_exchange on TCP.
+type PeerExchange struct {
+	Protocol  string // ALPN: istio-peer-exchange
+	Discovery bool   // find peers by address where they do not tell
+	Labels    []string
+}
