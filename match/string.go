@@ -4,7 +4,6 @@
 package match
 
 import (
-	"errors"
 	"fmt"
 	"regexp"
 	"regexp/syntax"
@@ -28,10 +27,9 @@ var kindNames = [...]string{"any", "exact", "prefix", "suffix", "contains", "reg
 
 func (k Kind) String() string { return kindNames[k] }
 
-// maxRegex bounds the source of one expression, and maxInstructions the size of
-// its program, so that one object cannot make the proxy slow. Envoy's default
-// for the latter is 100 per expression in warnings and unbounded in errors;
-// Istio's own expressions stay below a few hundred.
+// maxRegex bounds the source of one expression, in bytes, and maxInstructions
+// the size of its program, so that one object cannot make the proxy slow.
+// Istio's own expressions stay below a few hundred of either.
 const (
 	maxRegex        = 16 << 10
 	maxInstructions = 20000
@@ -60,13 +58,13 @@ func Contains(s string) String { return String{kind: KindContains, value: s} }
 
 // Regex matches what the RE2 expression matches as a whole.
 func Regex(expr string) (String, error) {
-	re, err := CompileRegex(`\A(?:` + expr + `)\z`)
-	if err != nil {
+	// On its own first: "a)|(b" would be valid inside the brackets added below.
+	if _, err := CompileRegex(expr); err != nil {
 		return String{}, err
 	}
-	// Without this check "a)|(b" would compile inside our brackets.
-	if _, err := syntax.Parse(expr, syntax.Perl); err != nil {
-		return String{}, fmt.Errorf("regular expression %q: %w", expr, err)
+	re, err := regexp.Compile(`\A(?:` + expr + `)\z`)
+	if err != nil {
+		return String{}, err
 	}
 	return String{kind: KindRegex, value: expr, re: re}, nil
 }
@@ -90,14 +88,13 @@ func CompileRegex(expr string) (*regexp.Regexp, error) {
 	return regexp.Compile(expr)
 }
 
-// IgnoreCase returns m without ASCII case. A regular expression must say (?i)
-// by itself, as in Envoy.
-func (m String) IgnoreCase() (String, error) {
-	if m.kind == KindRegex {
-		return String{}, errors.New("ignore_case has no effect on a regular expression: use (?i)")
+// IgnoreCase returns m without ASCII case. A regular expression stays as it is
+// and must say (?i) by itself, as in Envoy.
+func (m String) IgnoreCase() String {
+	if m.kind != KindRegex && m.kind != KindAny {
+		m.fold, m.value = true, lower(m.value)
 	}
-	m.fold, m.value = true, lower(m.value)
-	return m, nil
+	return m
 }
 
 // Kind returns how m compares.
