@@ -1,0 +1,236 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package netio
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+const (
+	copyBuffer = 16 << 10 // one TLS record; also where splicing begins to pay
+	maxSplice  = 1 << 20  // what Go's splice pipes hold; slower than this per idle time counts as idle
+)
+
+var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
+
+// ErrIdle ends a relay over which nothing moved for its idle time.
+var ErrIdle = errors.New("idle timeout")
+
+// Relay copies bytes both ways between a and b until both directions have ended, then closes both.
+// The end of one direction is passed on as a half-close and the other goes on. A failure in one direction
+// ends both; a reset on one side becomes a reset on the other. After idle without a byte either way,
+// it ends with ErrIdle (0: never; the true time is up to a quarter longer).
+//
+// Between TCP connections on Linux bytes stay in the kernel (splice), and a direction that
+// has nothing to carry holds neither buffer nor pipe. Peeked connections give back what they hold first.
+// The counts are right whatever err says.
+func Relay(a, b net.Conn, idle time.Duration) (aToB, bToA int64, err error) {
+	s := &session{a: a, b: b, idle: idle}
+	if idle > 0 {
+		s.moved.Store(int64(now()))
+		s.mu.Lock()
+		s.watch = time.AfterFunc(idle/4, s.checkIdle)
+		s.mu.Unlock()
+	}
+	back := make(chan struct{})
+	go func() {
+		bToA = s.run(a, b)
+		close(back)
+	}()
+	aToB = s.run(b, a)
+	<-back
+	return aToB, bToA, s.end()
+}
+
+// clockStart makes the clock below small enough for an atomic and monotonic.
+var clockStart = time.Now()
+
+func now() time.Duration { return time.Since(clockStart) }
+
+// A session is one relay under way.
+type session struct {
+	a, b  net.Conn
+	idle  time.Duration
+	moved atomic.Int64 // when a byte last moved, by now()
+
+	mu    sync.Mutex
+	watch *time.Timer
+	err   error // the first failure
+	over  bool
+}
+
+// run carries one direction to its end and passes the end on.
+func (s *session) run(dst, src net.Conn) int64 {
+	n, err := s.carry(dst, src)
+	if err == nil {
+		err = closeWrite(dst)
+		if errors.Is(err, syscall.ENOTCONN) {
+			err = nil // the peer is gone in both directions: nothing left to tell it
+		}
+	}
+	if err != nil {
+		s.fail(err)
+	}
+	return n
+}
+
+func (s *session) carry(dst, src net.Conn) (int64, error) {
+	var held int64
+	if p, ok := src.(*Peeked); ok {
+		n, done, err := s.drain(dst, p)
+		if done || err != nil {
+			return n, err
+		}
+		held, src = n, p.Conn
+	}
+	for {
+		p, ok := dst.(*Peeked)
+		if !ok {
+			break
+		}
+		dst = p.Conn
+	}
+	d, dTCP := dst.(*net.TCPConn)
+	r, rTCP := src.(*net.TCPConn)
+	if dTCP && rTCP {
+		n, handled, err := s.splice(d, r)
+		held += n
+		if handled {
+			return held, err
+		}
+	}
+	n, err := s.copy(dst, src)
+	return held + n, err
+}
+
+// drain hands over what p holds back; done if that was the end of the stream.
+func (s *session) drain(dst net.Conn, p *Peeked) (n int64, done bool, err error) {
+	for p.w > p.r {
+		k, err := dst.Write(p.buf[p.r:p.w])
+		p.r += k
+		n += int64(k)
+		if err != nil {
+			return n, false, err
+		}
+	}
+	p.release()
+	s.progress()
+	err, p.err = p.err, nil
+	if errors.Is(err, io.EOF) {
+		return n, true, nil
+	}
+	return n, false, err
+}
+
+// copy is the way through user space: TLS, tunnels, twins in memory.
+func (s *session) copy(dst, src net.Conn) (n int64, err error) {
+	buf := copyBuffers.Get().(*[copyBuffer]byte)
+	defer copyBuffers.Put(buf)
+	for {
+		k, rerr := src.Read(buf[:])
+		if k > 0 {
+			s.progress()
+			w, werr := dst.Write(buf[:k])
+			n += int64(w)
+			if werr != nil {
+				return n, werr
+			}
+			s.progress()
+		}
+		if errors.Is(rerr, io.EOF) {
+			return n, nil
+		}
+		if rerr != nil {
+			return n, rerr
+		}
+	}
+}
+
+func (s *session) progress() {
+	if s.idle > 0 {
+		s.moved.Store(int64(now()))
+	}
+}
+
+func (s *session) checkIdle() {
+	still := now() - time.Duration(s.moved.Load())
+	if still >= s.idle {
+		s.fail(fmt.Errorf("relay: nothing moved for %s: %w", s.idle, ErrIdle))
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.over {
+		s.watch.Reset(max(s.idle-still, s.idle/4))
+	}
+}
+
+// fail remembers the first failure and closes both ends, which unblocks the other direction.
+func (s *session) fail(err error) {
+	s.mu.Lock()
+	first := s.err == nil
+	if first {
+		s.err = err
+	}
+	s.over = true
+	s.mu.Unlock()
+	if !first {
+		return
+	}
+	if errors.Is(err, syscall.ECONNRESET) {
+		reset(s.a)
+		reset(s.b)
+	}
+	_ = s.a.Close()
+	_ = s.b.Close()
+}
+
+func (s *session) end() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.watch != nil {
+		s.watch.Stop()
+	}
+	if !s.over {
+		s.over = true
+		_ = s.a.Close()
+		_ = s.b.Close()
+	}
+	return s.err
+}
+
+// reset makes the coming Close send a reset instead of a graceful end.
+func reset(c net.Conn) {
+	for {
+		switch v := c.(type) {
+		case *net.TCPConn:
+			_ = v.SetLinger(0)
+			return
+		case interface{ NetConn() net.Conn }:
+			c = v.NetConn()
+		default:
+			return
+		}
+	}
+}
+
+// closeWrite ends the direction towards c's peer; all of c where it cannot end just one.
+func closeWrite(c net.Conn) error {
+	if h, ok := c.(interface{ CloseWrite() error }); ok {
+		err := h.CloseWrite()
+		if errors.Is(err, net.ErrClosed) || errors.Is(err, os.ErrClosed) {
+			return nil
+		}
+		return err
+	}
+	return c.Close()
+}
