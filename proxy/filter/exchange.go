@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/authz"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/upstream"
 	"github.com/meltemi/meltemi/telemetry/trace"
@@ -32,6 +33,8 @@ type Exchange struct {
 	Internal bool
 	// GRPC is true if the request's content type is application/grpc….
 	GRPC bool
+	// GRPCStatus is the response's; -1 while there is none.
+	GRPCStatus int
 	// Random is drawn once per exchange: weights, percentages, balancing.
 	Random uint64
 
@@ -54,8 +57,11 @@ type Exchange struct {
 	// PeerAsked is true if the request carried metadata exchange headers, so
 	// that the response shall carry ours.
 	PeerAsked bool
-	// Shadow is what a dry-run policy would have said; "" for no such policy.
-	ShadowPolicy, ShadowResult string
+	// Facts is what authorization may depend on; filters that learn more
+	// (claims of a token) add it there before the next one decides.
+	Facts authz.Facts
+	// Shadow is what dry-run policies would have said.
+	Shadow []Shadow
 
 	Trace trace.Context // of our span; valid only if tracing is on
 	Span  *trace.Span   // nil unless sampled
@@ -90,6 +96,7 @@ type Upstream struct {
 	Local    netip.AddrPort
 	Version  message.Version
 	TLS      *tls.ConnectionState
+	Mutual   bool // we presented a certificate
 	// Failure is %UPSTREAM_TRANSPORT_FAILURE_REASON%.
 	Failure string
 }
@@ -99,6 +106,13 @@ type Local struct {
 	Status  int // 0: none
 	Details string
 	Body    string
+}
+
+// A Shadow is the verdict of a policy that is not enforced.
+type Shadow struct {
+	Prefix  string // of its statistics: istio_dry_run_allow_
+	Policy  string // that matched, or ""
+	Allowed bool
 }
 
 // A Setting is what a route says to the filter of that name
@@ -138,7 +152,7 @@ func (x *Exchange) Since(p Point) (time.Duration, bool) { return x.marks[p], x.m
 // Reset empties x for reuse; storage of the response head is kept.
 func (x *Exchange) Reset() {
 	x.Response.Reset()
-	*x = Exchange{Response: x.Response}
+	*x = Exchange{Response: x.Response, GRPCStatus: -1}
 }
 
 // A Holder lets an exchange wait; the conductor is one.
