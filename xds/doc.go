@@ -16,9 +16,11 @@
 //
 // The asking end:
 //
-//	subscriber.go  Subscriber: subscriptions, which outlive streams
-//	session.go     one stream: receive, apply, acknowledge, send what changed
-//	known.go       what was accepted, so that nothing is applied twice
+//	handler.go     the contract: Handler, Rejection
+//	subscriber.go  Subscriber: subscriptions and streams, one after the other
+//	topic.go       what is wanted of one type, and what was accepted, so that nothing is applied twice
+//	session.go     one stream: receive, apply, answer, send what changed
+//	askdelta.go    the delta dialect
 //	asksotw.go     the state-of-the-world dialect, for servers without delta
 //
 // Sources: the xDS protocol description of Envoy ("xDS REST and gRPC protocol"),

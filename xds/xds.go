@@ -30,8 +30,8 @@ type Hub interface {
 	Open(ctx context.Context, c *Client) (Feed, error)
 }
 
-// A Feed is what one client is to be sent. Next is called by one goroutine; the
-// other methods by another one at the same time.
+// A Feed is what one client is to be sent. Its methods are called by several
+// goroutines at a time, Next by one alone; none is called after Close.
 type Feed interface {
 	// Subscribe changes what the client wants of a type. It does not block; the
 	// answer arrives from Next.
@@ -39,7 +39,8 @@ type Feed interface {
 	// Neither add nor remove holds "*": wildcard is whether, after this call, the
 	// client wants everything of the type, besides the names it gave.
 	// A name in add is to be sent even if it was sent before: this is how a client
-	// asks for it again. One that does not exist is answered in Removed (delta) or by a body
+	// asks for it again; and so is everything, if a call without names says wildcard
+	// a second time. A name that does not exist is answered in Removed (delta) or by a body
 	// that says so (an empty RouteConfiguration, an empty ClusterLoadAssignment).
 	//
 	// The first Subscribe of a type is always answered, with Full set, even

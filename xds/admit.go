@@ -1,0 +1,71 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package xds
+
+import (
+	"context"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/meltemi/meltemi/mesh"
+)
+
+// enter counts a stream in, or says why it must come back later. After nil, the
+// caller counts it out.
+func (s *Server) enter() error {
+	if s.stopping.Err() != nil {
+		return errStopping()
+	}
+	if !s.opening.take() {
+		return status.Errorf(codes.ResourceExhausted, "more than %v new streams per second; come back later", s.cfg.StreamsPerSecond)
+	}
+	if s.streams.Add(1) > int64(s.cfg.MaxStreams) {
+		s.streams.Add(-1)
+		return status.Errorf(codes.ResourceExhausted, "more than %d streams; come back later or try another control plane", s.cfg.MaxStreams)
+	}
+	return nil
+}
+
+func (s *Server) authenticate(ctx context.Context) (string, error) {
+	if s.cfg.Authenticate == nil {
+		return "", nil
+	}
+	id, err := s.cfg.Authenticate(ctx)
+	if err == nil {
+		return id, nil
+	}
+	s.cfg.Log.Warn("xds stream refused", "peer", remote(ctx), "error", err)
+	if st, ok := status.FromError(err); ok {
+		return "", st.Err()
+	}
+	return "", status.Errorf(codes.Unauthenticated, "the caller's identity could not be verified: %v", err)
+}
+
+// checkIdentity holds what a proxy says of itself against what was verified:
+// namespace and service account of its identity and of its metadata must be equal.
+// Metadata without a service account is taken as agreeing, as Istio does; a namespace is
+// always compared, if need be the one in the node's ID.
+func checkIdentity(c *Client) error {
+	if c.Identity == "" {
+		return nil
+	}
+	id, err := mesh.ParseIdentity(c.Identity)
+	if err != nil {
+		return status.Errorf(codes.PermissionDenied, "the caller's identity is none of this mesh: %v", err)
+	}
+	meta := c.Node.GetMetadata().GetFields()
+	ns := mesh.Namespace(meta["NAMESPACE"].GetStringValue())
+	if ns == "" {
+		if node, err := mesh.ParseNodeID(c.Node.GetId()); err == nil {
+			ns = node.Namespace
+		}
+	}
+	sa := mesh.ServiceAccount(meta["SERVICE_ACCOUNT"].GetStringValue())
+	if id.Namespace != ns || (sa != "" && id.ServiceAccount != sa) {
+		return status.Errorf(codes.PermissionDenied,
+			"the caller is %s, but its node metadata says namespace %q, service account %q", c.Identity, ns, sa)
+	}
+	return nil
+}
