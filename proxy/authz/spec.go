@@ -88,9 +88,11 @@ type Facts struct {
 // A Verdict is the outcome of Rules.Check.
 type Verdict struct {
 	Allowed bool
-	// Policy that matched, or "" if none did. With Allowed it says why the request
-	// passes (ALLOW) or what was logged (LOG), without it, what denied it (DENY).
+	// Policy that matched, or "" if none did: what allowed, denied or logged.
 	Policy string
+	// Details is what %RESPONSE_CODE_DETAILS% says of a denial,
+	// "rbac_access_denied_matched_policy[NAME]", with "none" if no policy matched.
+	Details string
 	// Logged is true if an action LOG matched.
 	Logged bool
 }
