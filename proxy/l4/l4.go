@@ -1,0 +1,188 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package l4 conducts a connection that is not HTTP, or is not to be looked
+// into. The steps, in file order:
+//
+//	Serve      one connection, from its first byte to its last
+//	authorize  ask the chain's policies, before the upstream hears of it
+//	connect    choose cluster and endpoint, dial, try again if allowed
+//	relay      bytes both ways, half-closes included
+//	finish     count and log, always, whatever happened
+package l4
+
+import (
+	"errors"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/cespare/xxhash/v2"
+
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/proxy/authz"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+// An Observer counts and logs connections. The Exchange it is given has no
+// Request; Received and Sent are bytes from and to the client.
+type Observer interface {
+	// Opened is called when the upstream is connected.
+	Opened(x *filter.Exchange, chain *config.FilterChain)
+	// Closed is called once for every connection, whether or not Opened was.
+	Closed(x *filter.Exchange, chain *config.FilterChain)
+}
+
+// A Relay conducts connections.
+type Relay struct{ observer Observer }
+
+// New returns a Relay that reports to observer.
+func New(observer Observer) *Relay { return &Relay{observer} }
+
+// Serve conducts conn through chain, whose TCP settings are tcp. It returns when
+// the connection is over; the caller closes conn.
+func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, tcp *config.TCP) {
+	s := &session{
+		Exchange: filter.Exchange{Conn: facts, Remote: facts.Remote, Start: facts.Start, Random: rand.Uint64()},
+		client:   conn, chain: chain, tcp: tcp,
+	}
+	defer r.observer.Closed(&s.Exchange, chain)
+	if f := s.authorize(); f != nil {
+		s.fail(f)
+		return
+	}
+	up, f := s.connect()
+	if f != nil {
+		s.fail(f)
+		return
+	}
+	r.observer.Opened(&s.Exchange, chain)
+	s.relay(up)
+}
+
+// A session is one connection under way.
+type session struct {
+	filter.Exchange
+	client net.Conn
+	chain  *config.FilterChain
+	tcp    *config.TCP
+
+	cluster *upstream.Cluster
+	host    *upstream.Host
+}
+
+func (s *session) fail(f *fault.Fault) {
+	s.Fault = f
+	s.Details = f.Details
+	s.Flags |= filter.FlagsOf(f)
+}
+
+// authorize asks the network RBAC filters, in order. Envoy asks when the first
+// byte has come; nothing has been dialled then, so asking at once decides the same.
+func (s *session) authorize() *fault.Fault {
+	for i := range s.chain.Network {
+		rbac := s.chain.Network[i].RBAC
+		if rbac == nil || rbac.Rules == nil {
+			continue
+		}
+		facts := authz.Facts{
+			Verified: s.Conn.Mutual, URISANs: s.Conn.Peer.URISANs, DNSSANs: s.Conn.Peer.DNSSANs, Subject: s.Conn.Peer.Subject,
+			DirectRemote: s.Conn.DirectRemote.Addr(), Remote: s.Conn.Remote.Addr(), Local: s.Conn.Local, SNI: s.Conn.SNI,
+		}
+		if v := rbac.Rules.Check(&facts); !v.Allowed {
+			return denied(v.Policy)
+		}
+	}
+	return nil
+}
+
+func denied(policy string) *fault.Fault {
+	name := policy
+	if name == "" {
+		name = "none"
+	}
+	return &fault.Fault{
+		Side: fault.Client, Kind: fault.Denied, Object: "policy " + name,
+		Details: "rbac_access_denied_matched_policy[" + name + "]",
+		Hint:    "an AuthorizationPolicy does not let this client connect",
+	}
+}
+
+// connect picks and dials, up to MaxAttempts times.
+func (s *session) connect() (net.Conn, *fault.Fault) {
+	ref := s.tcp.Pick(s.Random)
+	s.Target.Cluster = ref.Name()
+	s.cluster = ref.Load()
+	if s.cluster == nil {
+		return nil, &fault.Fault{
+			Side: fault.Mesh, Kind: fault.NoCluster, Object: "cluster " + ref.Name(), Details: "cluster_not_found",
+			Hint: "the control plane has not sent this cluster: does the service exist and is it visible here?",
+		}
+	}
+	s.Upstream.Spec = s.cluster.Spec()
+	req := upstream.Request{
+		OriginalDst: s.original(), Client: s.Conn.Remote, SNI: s.Conn.SNI, Random: s.Random, MaxReselect: 5,
+	}
+	if s.tcp.HashSourceIP {
+		req.Hash, req.HasHash = xxhash.Sum64String(s.Conn.Remote.Addr().String()), true
+	}
+	attempts := max(1, s.tcp.MaxAttempts)
+	for {
+		host, f := s.cluster.Pick(&req)
+		if f != nil {
+			return nil, f
+		}
+		s.Attempts++
+		s.host = host
+		s.Upstream.Endpoint, s.Upstream.Remote = host.Endpoint(), host.Addr()
+		s.Mark(filter.ConnectBegin)
+		conn, f := s.cluster.Dial(host, &req)
+		if f == nil {
+			s.Mark(filter.ConnectEnd)
+			s.Upstream.Local = netio.AddrPortOf(conn.LocalAddr())
+			return conn, nil
+		}
+		s.cluster.ReportTCP(host, f)
+		if f.Err != nil {
+			s.Upstream.Failure = f.Err.Error()
+		}
+		if s.Attempts >= attempts {
+			return nil, f
+		}
+		req.Tried = append(slices.Clip(req.Tried), host)
+	}
+}
+
+// original is where the client wanted to go: restored, or as it dialled us.
+func (s *session) original() netip.AddrPort {
+	if s.Conn.OriginalDst.IsValid() {
+		return s.Conn.OriginalDst
+	}
+	return netip.AddrPort{}
+}
+
+// relay carries bytes until both directions have ended. The chain's end does not
+// cut a connection short: it goes on until the drain time is over.
+func (s *session) relay(up net.Conn) {
+	if limit := s.tcp.MaxDuration; limit > 0 {
+		t := time.AfterFunc(limit, func() { _ = up.Close() })
+		defer t.Stop()
+	}
+	in, out, err := netio.Relay(s.client, up, s.tcp.IdleTimeout)
+	s.Received, s.Sent = uint64(in), uint64(out)
+	s.cluster.Stats().BytesOut.Add(in)
+	s.cluster.Stats().BytesIn.Add(out)
+	s.cluster.Hangup(s.host, nil)
+	switch {
+	case err == nil:
+	case errors.Is(err, netio.ErrIdle):
+		s.Details = "idle_timeout"
+	case s.tcp.MaxDuration > 0 && time.Since(s.Start) >= s.tcp.MaxDuration:
+		s.fail(&fault.Fault{Side: fault.Mesh, Kind: fault.MaxDuration, Details: "max_connection_duration_reached", Err: err})
+	}
+}
