@@ -3,7 +3,10 @@
 
 package http1
 
-import "io"
+import (
+	"io"
+	"net"
+)
 
 // A Tunnel is the raw bytes of a connection after 101, or after 2xx to CONNECT.
 // It is an alias of an unnamed interface, so that the conductors' own
@@ -13,4 +16,28 @@ import "io"
 type Tunnel = interface {
 	io.ReadWriteCloser
 	CloseWrite() error
+}
+
+type tunnel struct{ in *reader }
+
+// Read returns bytes that came behind the head first.
+func (t *tunnel) Read(p []byte) (int, error) { return t.in.readRaw(p) }
+
+func (t *tunnel) Write(p []byte) (int, error) { return t.in.conn.Write(p) }
+
+func (t *tunnel) Close() error { return t.in.conn.Close() }
+
+// CloseWrite tells the peer that no more will be written; a connection that has
+// no such thing is closed.
+func (t *tunnel) CloseWrite() error { return closeWrite(t.in.conn) }
+
+func (t *tunnel) NetConn() net.Conn { return t.in.conn }
+
+func (t *tunnel) Buffered() int { return t.in.Buffered() }
+
+func closeWrite(conn net.Conn) error {
+	if c, ok := conn.(interface{ CloseWrite() error }); ok {
+		return c.CloseWrite()
+	}
+	return conn.Close()
 }
