@@ -206,8 +206,8 @@ func (s *Server) serve(ctx context.Context, d dialect) error {
 	c := &conn{srv: s, dialect: d, watches: map[string]*watch{}, first: make(chan *request), ready: make(chan struct{})}
 	go func() { cancel(c.receive(ctx)) }()
 	first, err := c.firstRequest(ctx)
-	if err != nil {
-		return err
+	if err != nil || first == nil {
+		return err // nil: the client left without a word
 	}
 	c.client = &Client{
 		Node: first.node, Identity: identity, RemoteAddr: remote(ctx), ConnectedAt: time.Now(),
