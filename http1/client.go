@@ -40,7 +40,7 @@ type ClientConn struct {
 func NewClientConn(conn net.Conn, cfg ClientConfig) *ClientConn {
 	cfg.Limits = cfg.withDefaults()
 	c := &ClientConn{conn: conn, cfg: cfg, out: newOutput(conn)}
-	c.in.conn, c.in.lim = conn, cfg.Limits
+	c.in.reader, c.in.lim = newReader(conn), cfg.Limits
 	return c
 }
 
@@ -82,7 +82,7 @@ func (c *ClientConn) WriteHead(req *message.Request, end bool) error {
 	c.out.wrote(appendFields(b, &req.Header, &p))
 	c.out.kind, c.out.left = p.kind, p.length
 	if end || c.asked.connect || c.asked.upgrade {
-		return c.out.Flush()
+		return c.out.sendAll()
 	}
 	return nil
 }

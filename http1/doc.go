@@ -13,7 +13,8 @@
 //	server    ServerConn: reads requests, writes responses
 //	client    ClientConn: writes requests, reads responses
 //	tunnel    what a connection is after 101, or after 2xx to CONNECT
-//	alive     whether an idle connection was closed by its peer
+//	idle      waiting without a buffer; whether an idle connection was closed by its peer
+//	pool      buffers
 //
 // It blocks; it starts no goroutine and sets no deadline of its own. Of one
 // exchange, one goroutine may read while another one writes. Abort and Close may

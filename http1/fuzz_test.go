@@ -33,6 +33,7 @@ func seeds(f *testing.F, add func(string)) {
 	} {
 		add(s)
 	}
+	add(head("0 / HTTP/1.1", "Host: ", "Transfer-Encoding: chunked") + "3\r\n000\r\n0\r\n\x00")
 }
 
 func FuzzAgreesWithTwin(f *testing.F) {
@@ -171,7 +172,7 @@ func FuzzChunked(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte, step, size uint16) {
 		body, trailer, rest, ok := twinBody(-1, string(in))
 		s := &script{in: bytes.Clone(in), step: int(step)}
-		r := input{reader: reader{conn: s}, lim: Limits{}.withDefaults()}
+		r := input{reader: newReader(s), lim: Limits{}.withDefaults()}
 		r.begin(bodyChunked, 0)
 		var got []byte
 		var err error

@@ -15,11 +15,14 @@ import (
 // full and pinned is replaced, and kept until unpin.
 type reader struct {
 	conn   net.Conn
-	buf    *buffer // nil while nothing is buffered and nothing is pinned
-	r, w   int     // unread bytes: buf.b[r:w]
-	pinned int     // pinned ≤ r
+	lazy   *lazyReader // nil if conn is no socket
+	buf    *buffer     // nil while nothing is buffered and nothing is pinned
+	r, w   int         // unread bytes: buf.b[r:w]
+	pinned int         // pinned ≤ r
 	held   []*buffer
 }
+
+func newReader(conn net.Conn) reader { return reader{conn: conn, lazy: newLazyReader(conn)} }
 
 func (in *reader) Buffered() int { return in.w - in.r }
 
@@ -64,6 +67,14 @@ func (in *reader) preload(b []byte) {
 // fill waits for more bytes and appends them to those unread. It prefers a
 // buffer of at least size bytes.
 func (in *reader) fill(size int) error {
+	if in.buf == nil && in.lazy != nil {
+		b, n, err := in.lazy.read()
+		if err != nil {
+			return err
+		}
+		in.buf, in.r, in.w, in.pinned = b, 0, n, 0
+		return nil
+	}
 	in.makeRoom(1)
 	if size > len(in.buf.b) && in.r == in.w {
 		in.replace(size)

@@ -41,7 +41,7 @@ func NewServerConn(conn net.Conn, cfg ServerConfig) *ServerConn {
 		cfg.DrainBytes = DefaultDrainBytes
 	}
 	c := &ServerConn{conn: conn, cfg: cfg, out: newOutput(conn)}
-	c.in.conn, c.in.lim = conn, cfg.Limits
+	c.in.reader, c.in.lim = newReader(conn), cfg.Limits
 	return c
 }
 
@@ -132,7 +132,7 @@ func (c *ServerConn) WriteHead(resp *message.Response, end bool) error {
 	c.out.kind, c.out.left, c.out.mute = p.kind, p.length, c.asked.head
 	if end || p.kind == bodyTunnel {
 		c.finished = end
-		return c.out.Flush()
+		return c.out.sendAll()
 	}
 	return nil
 }

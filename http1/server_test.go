@@ -287,3 +287,34 @@ func TestLingerReadsUntilTheEnd(t *testing.T) {
 		t.Error("not closed")
 	}
 }
+
+func TestIdleConnectionHoldsNoBuffer(t *testing.T) {
+	server, client := tcpPair(t)
+	c := NewServerConn(server, ServerConfig{})
+	got := make(chan error, 1)
+	for range 2 {
+		go func() {
+			err := c.ReadRequest(new(message.Request))
+			if err == nil {
+				err = c.WriteHead(response(200, 0), true)
+			}
+			got <- err
+		}()
+		_, err := io.WriteString(client, head("GET / HTTP/1.1", "Host: a"))
+		must(t, err)
+		must(t, <-got)
+		if ok, _ := c.Next(); !ok {
+			t.Fatal("not reusable")
+		}
+		_, err = io.ReadFull(client, make([]byte, len(head("HTTP/1.1 200 OK", "Content-Length: 0"))))
+		must(t, err)
+		c.in.unpin()
+		if c.in.buf != nil || c.out.buf != nil {
+			t.Error("a buffer is held between requests")
+		}
+	}
+	must(t, client.Close())
+	if err := c.ReadRequest(new(message.Request)); err != io.EOF {
+		t.Errorf("%v, want EOF", err)
+	}
+}

@@ -242,8 +242,10 @@ func twinBody(length int64, s string) (body, trailer, rest string, ok bool) {
 			return "", "", "", false
 		}
 		if size == 0 {
-			trailer, rest, ok = twinTrailer(after)
-			return body, trailer, rest, ok
+			if trailer, rest, ok = twinTrailer(after); !ok {
+				return "", "", "", false
+			}
+			return body, trailer, rest, true
 		}
 		if int64(len(after)) < size || !strings.HasPrefix(after[size:], "\r\n") {
 			return "", "", "", false

@@ -67,6 +67,15 @@ func (o *output) Flush() error {
 	return err
 }
 
+// sendAll flushes and gives the buffer back: nothing more is to come for a while.
+func (o *output) sendAll() error {
+	if err := o.Flush(); err != nil {
+		return err
+	}
+	o.release()
+	return nil
+}
+
 // release gives the buffer back; what is in it is lost.
 func (o *output) release() {
 	if o.buf != nil {
@@ -163,11 +172,7 @@ func (o *output) finish(trailer *message.Header) error {
 		}
 	}
 	o.kind = bodyNone
-	if err := o.Flush(); err != nil {
-		return err
-	}
-	o.release()
-	return nil
+	return o.sendAll()
 }
 
 func (o *output) endChunks(trailer *message.Header) error {
