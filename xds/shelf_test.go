@@ -41,12 +41,25 @@ func body(typeURL, name, text string) *anypb.Any {
 	return &anypb.Any{TypeUrl: typeURL, Value: b}
 }
 
+// text is field 2, where there is one.
 func text(r Resource) string {
-	_, _, n := protowire.ConsumeField(r.Body.Value)
-	b := r.Body.Value[n:]
-	_, _, n = protowire.ConsumeTag(b)
-	v, _ := protowire.ConsumeString(b[n:])
-	return v
+	b := r.Body.GetValue()
+	for len(b) > 0 {
+		num, typ, n := protowire.ConsumeTag(b)
+		if n < 0 {
+			return ""
+		}
+		if num == 2 && typ == protowire.BytesType {
+			v, _ := protowire.ConsumeString(b[n:])
+			return v
+		}
+		m := protowire.ConsumeFieldValue(num, typ, b[n:])
+		if m < 0 {
+			return ""
+		}
+		b = b[n+m:]
+	}
+	return ""
 }
 
 func (s *shelf) put(typeURL, name, text string, aliases ...string) {
