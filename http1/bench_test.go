@@ -146,7 +146,7 @@ func TestExchangeDoesNotAllocate(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
-		if n != 0 || e.got != 1024 {
+		if n != 0 && !poolsForget || e.got != 1024 {
 			t.Errorf("chunked %v: %v allocations per exchange at both ends, want 0; %d bytes", chunked, n, e.got)
 		}
 		must(t, client.Close())
@@ -175,7 +175,7 @@ func TestUploadDoesNotAllocate(t *testing.T) {
 		}
 		c.busy = false
 	})
-	if n != 0 {
+	if n != 0 && !poolsForget {
 		t.Errorf("%v allocations, want 0", n)
 	}
 }

@@ -15,7 +15,8 @@ import (
 const (
 	charToken  = 1 << iota // RFC 9110 section 5.6.2
 	charTarget             // a request target: visible, not "#"; bytes from 0x80 as they are
-	charHost               // RFC 3986 section 3.2.2, and ":" of the port
+	charHost               // RFC 3986 section 3.2.2: reg-name
+	charIPv6               // between the brackets
 	charHex
 )
 
@@ -33,7 +34,8 @@ func charTable() (t [256]uint8) {
 		bit   uint8
 	}{
 		{alnum + "!#$%&'*+-.^_`|~", charToken},
-		{alnum + "-._~!$&'()*+,;=%:[]", charHost},
+		{alnum + "-._~!$&'()*+,;=%", charHost},
+		{"0123456789abcdefABCDEF:.", charIPv6},
 		{"0123456789abcdefABCDEF", charHex},
 	} {
 		for _, c := range []byte(set.chars) {
@@ -149,39 +151,22 @@ func parseLength(s string) (int64, bool) {
 	return int64(n), n <= 1<<63-1
 }
 
-// validAuthority says whether s is host [":" port] with no user information.
-// It may be empty.
+// validAuthority says whether s is host [":" port] with no user information; a
+// host in brackets is an IPv6 address with no zone. It may be empty.
 func validAuthority(s string) bool {
-	if !only(s, charHost) {
-		return false
+	host, port := s, ""
+	if i := strings.LastIndexByte(s, ':'); i >= 0 && strings.IndexByte(s[i:], ']') < 0 {
+		host, port = s[:i], s[i+1:]
 	}
-	host := s
-	if strings.HasPrefix(s, "[") {
-		end := strings.IndexByte(s, ']')
-		if end < 0 {
-			return false
-		}
-		host, s = s[1:end], s[end+1:]
-		if s != "" && s[0] != ':' {
-			return false
-		}
-	} else if i := strings.IndexByte(s, ':'); i >= 0 {
-		host, s = s[:i], s[i:]
-		if strings.IndexByte(host, ']') >= 0 {
-			return false
-		}
-	} else {
-		s = ""
-	}
-	if strings.IndexByte(host, '[') >= 0 {
-		return false
-	}
-	for i := 1; i < len(s); i++ { // s is ":" port
-		if s[i] < '0' || s[i] > '9' {
+	for i := 0; i < len(port); i++ {
+		if !isDigit(port[i]) {
 			return false
 		}
 	}
-	return true
+	if n := len(host); n > 2 && host[0] == '[' && host[n-1] == ']' {
+		return only(host[1:n-1], charIPv6)
+	}
+	return only(host, charHost)
 }
 
 // hasPort says whether a valid authority ends with a port.

@@ -33,6 +33,8 @@ func seeds(f *testing.F, add func(string)) {
 	} {
 		add(s)
 	}
+	add(head("0 / HTTP/1.0", "Host:0]"))
+	add(head("CONNECT [::1%251]:1 HTTP/1.1", "Host: [::]"))
 	add(head("0 / HTTP/1.1", "Host: ", "Transfer-Encoding: chunked") + "3\r\n000\r\n0\r\n\x00")
 }
 
