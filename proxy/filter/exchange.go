@@ -99,6 +99,8 @@ type Upstream struct {
 	Mutual   bool // we presented a certificate
 	// Failure is %UPSTREAM_TRANSPORT_FAILURE_REASON%.
 	Failure string
+	// Received and Sent count bytes as they are on the wire, heads included.
+	Received, Sent uint64
 }
 
 // Local is an answer of our own.
