@@ -124,7 +124,7 @@ func PseudoField(r *message.Request, name string) (pseudo bool, value string, ok
 	case ":authority":
 		value = r.Authority
 	case ":method":
-		value = r.Method
+		value = Method(r)
 	case ":path":
 		value = r.Path
 	case ":scheme":
@@ -133,6 +133,16 @@ func PseudoField(r *message.Request, name string) (pseudo bool, value string, ok
 		value = r.Protocol
 	}
 	return true, value, value != ""
+}
+
+// Method returns the method as policies see it: an upgrade is a GET in HTTP/1.1
+// and an extended CONNECT in HTTP/2 (RFC 8441), and must not pass by a policy
+// because of that.
+func Method(r *message.Request) string {
+	if r.Method == "CONNECT" && r.Protocol != "" && r.Protocol != "connect-udp" {
+		return "GET"
+	}
+	return r.Method
 }
 
 // PathOf returns the path of a request target without query and fragment, and

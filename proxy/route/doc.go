@@ -10,9 +10,9 @@
 //	host.go     which virtual host a request belongs to
 //	match.go    Table.Match: which route; Decision
 //	explain.go  Table.Explain: the same, with all that was considered
-//	rewrite.go  Decision.Rewrite: path and authority sent upstream
+//	rewrite.go  Table.Rewrite: path and authority sent upstream
 //	redirect.go Decision.Location
-//	headers.go  Decision.RequestHeaders, ResponseHeaders
+//	headers.go  Table.RequestHeaders, ResponseHeaders
 //	hash.go     Decision.Hash: for ring hash and maglev
 //	retry.go    Retry: what may be tried again, and when
 //

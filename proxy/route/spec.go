@@ -10,7 +10,8 @@ import (
 )
 
 // A Config is a route table as configured (RouteConfiguration). Compile keeps
-// what it points to; nobody writes to it afterwards.
+// what it points to, and fills in what routes take over from their virtual host;
+// nobody writes to it afterwards.
 type Config struct {
 	Name         string
 	Source       string // provenance, may be ""
