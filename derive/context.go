@@ -43,6 +43,7 @@ type task struct {
 	// Guarded by g.mu.
 	done     chan struct{} // made by the first who waits
 	finished bool          // with a value
+	ended    bool          // with or without
 }
 
 // seenFrom is how many reads are searched one by one before a set is made of them.
@@ -97,6 +98,7 @@ func (c *Context) pop(t *task) {
 	c.g.unpin(c.reads[t.base:])
 	c.reads = c.reads[:t.base]
 	c.task = t.parent
+	t.ended = true
 	if t.done != nil {
 		close(t.done)
 	}
@@ -105,7 +107,7 @@ func (c *Context) pop(t *task) {
 // wait blocks until t, of another reader, has ended. It is called and returns under g.mu; if waiting would
 // close a cycle it panics, without g.mu.
 func (c *Context) wait(t *task) {
-	for other := t; other != nil; other = other.c.waiting {
+	for other := t; other != nil && !other.ended; other = other.c.waiting { // ended: about to wake
 		if other.c == c {
 			chain := c.chain(t)
 			c.g.mu.Unlock()

@@ -25,33 +25,40 @@ func (g *Graph) KeepIdle(n int) {
 	g.evict()
 }
 
-func (l *idleList) push(g *Graph, e entry) {
+// push puts e into the list, as the newest, or as the oldest if stale.
+func (l *idleList) push(g *Graph, e entry, stale bool) {
 	n := e.head()
-	n.idle, n.prev, n.next = true, l.last, 0
+	n.idle = true
 	n.used.Store(false)
-	if l.last != 0 {
-		g.nodes[l.last].head().next = n.id
+	if stale {
+		n.prev, n.next = 0, l.first
 	} else {
-		l.first = n.id
+		n.prev, n.next = l.last, 0
 	}
-	l.last = n.id
+	l.join(g, n.prev, n.id)
+	l.join(g, n.id, n.next)
 	l.length++
 	e.count().idle++
+}
+
+// join makes a and b neighbours; 0 is the end of the list.
+func (l *idleList) join(g *Graph, a, b uint32) {
+	if a != 0 {
+		g.nodes[a].head().next = b
+	} else {
+		l.first = b
+	}
+	if b != 0 {
+		g.nodes[b].head().prev = a
+	} else {
+		l.last = a
+	}
 }
 
 // unidle takes e out of the list.
 func (g *Graph) unidle(e entry) {
 	l, n := &g.idle, e.head()
-	if n.prev != 0 {
-		g.nodes[n.prev].head().next = n.next
-	} else {
-		l.first = n.next
-	}
-	if n.next != 0 {
-		g.nodes[n.next].head().prev = n.prev
-	} else {
-		l.last = n.prev
-	}
+	l.join(g, n.prev, n.next)
 	n.idle, n.prev, n.next = false, 0, 0
 	l.length--
 	e.count().idle--
@@ -70,13 +77,13 @@ func (g *Graph) evict() {
 		}
 		if n.used.Load() {
 			skips++
-			g.idle.push(g, e)
+			g.idle.push(g, e, false)
 			continue
 		}
 		deps := g.unlink(n, 0)
 		g.forget(e)
 		for _, id := range deps {
-			g.settle(g.nodes[id])
+			g.settle(g.nodes[id], true) // or what is used would be evicted before what only that had needed
 		}
 	}
 }

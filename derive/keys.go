@@ -101,7 +101,7 @@ func (s *keySet[K]) change(g *Graph, at Version, moves []move[K]) {
 	}
 	s.changed = at
 	g.mark(&s.node, at)
-	g.settle(s)
+	g.settle(s, false)
 }
 
 // merge brings pending into a new sorted slice.

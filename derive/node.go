@@ -155,19 +155,20 @@ func (g *Graph) mark(n *node, at Version) {
 
 // release is called when e has lost a reference. What nobody needs becomes idle or goes.
 func (g *Graph) release(e entry) {
-	g.settle(e)
+	g.settle(e, false)
 	g.evict()
 }
 
 // releaseAll releases several. Nothing is evicted before all are settled: one may be what keeps another.
 func (g *Graph) releaseAll(ids []uint32) {
 	for _, id := range ids {
-		g.settle(g.nodes[id])
+		g.settle(g.nodes[id], false)
 	}
 	g.evict()
 }
 
-func (g *Graph) settle(e entry) {
+// settle is release without eviction. What is stale is the next to be evicted.
+func (g *Graph) settle(e entry, stale bool) {
 	n := e.head()
 	switch {
 	case n.id == 0 || n.pins.Load() != 0 || len(n.rdeps) != 0 || n.holds != nil || n.running || n.idle:
@@ -178,7 +179,7 @@ func (g *Graph) settle(e entry) {
 	case !n.full:
 		g.forget(e)
 	default:
-		g.idle.push(g, e)
+		g.idle.push(g, e, stale)
 	}
 }
 

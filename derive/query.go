@@ -89,6 +89,7 @@ func (q *Query[K, V]) slow(c *Context, k K, note bool) V {
 		if r == nil || r.version < c.version {
 			r = &run[K, V]{m: m}
 			r.subject = m
+			c.push(&r.task)
 			m.run, m.running = r, true
 			old, had := m.value, m.full
 			q.g.mu.Unlock()
@@ -120,9 +121,8 @@ func (q *Query[K, V]) memo(k K) *memo[K, V] {
 	return m
 }
 
-// drive carries out r: verify what there is, or else compute. had says that old is the last known value.
+// drive carries out r, the current task: verify what there is, or else compute. had says that old is the last known value.
 func (q *Query[K, V]) drive(c *Context, r *run[K, V], old V, had, note bool) V {
-	c.push(&r.task)
 	defer q.abort(c, r)
 	if had && q.verify(c, r, note) {
 		return old
@@ -145,7 +145,7 @@ func (q *Query[K, V]) verify(c *Context, r *run[K, V], note bool) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	since, from := m.verified, Version(0)
-	for i := 0; i < len(m.deps); i++ {
+	for i := 0; m.run == r && i < len(m.deps); i++ {
 		e := g.nodes[m.deps[i].id]
 		d := e.head()
 		changed, has := d.changed, d.from
@@ -154,9 +154,8 @@ func (q *Query[K, V]) verify(c *Context, r *run[K, V], note bool) bool {
 			has = changed
 		} else if !d.covers(c.version) {
 			g.unlocked(func() { e.bring(c) })
-			if m.run != r { // a reader of a later version has taken over
-				r.detached = true
-				return false
+			if m.run != r {
+				break
 			}
 			if !d.covers(c.version) { // the graph has moved past us
 				return false
@@ -167,6 +166,10 @@ func (q *Query[K, V]) verify(c *Context, r *run[K, V], note bool) bool {
 			return false
 		}
 		from = max(from, has)
+	}
+	if m.run != r { // a reader of a later version has taken over, and may have changed m
+		r.detached = true
+		return false
 	}
 	q.tally.verified.Add(1)
 	m.from, m.verified, m.clean = from, c.version, g.current(&m.node, c.version)

@@ -181,7 +181,7 @@ func (ce *cell[K, V]) set(at Version, to change[V]) {
 	}
 	ce.changed, ce.present, ce.value = at, to.present, to.value
 	g.mark(&ce.node, at)
-	g.settle(ce)
+	g.settle(ce, false)
 }
 
 func (ce *cell[K, V]) void() bool     { return !ce.present && ce.older == nil }
