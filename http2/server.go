@@ -4,6 +4,8 @@
 package http2
 
 import (
+	"errors"
+	"math"
 	"net"
 	"time"
 
@@ -12,77 +14,360 @@ import (
 
 // A Server answers the requests of one connection.
 type Server struct {
-	nc     net.Conn
+	conn
 	cfg    ServerConfig
 	handle func(*ServerStream)
+
+	// Guarded by conn.mu. conn.active is the number of handles that run.
+	workers int
+	parked  []chan *ServerStream // workers that wait for a stream
+	lastly  bool                 // the final GOAWAY is in out
+	drain   *time.Timer
 }
+
+// maxParked is how many goroutines a quiet connection keeps for its next
+// streams: their stacks have grown to what handle needs.
+const maxParked = 8
+
+var _ role = (*Server)(nil)
 
 // NewServer makes a server for nc, which it owns from now on. handle is called
 // for each request, in a goroutine that is its own until it returns; what it has
 // not finished by then is reset. It must not use the stream afterwards.
 func NewServer(nc net.Conn, cfg ServerConfig, handle func(*ServerStream)) *Server {
-	return &Server{nc: nc, cfg: cfg, handle: handle}
+	d := ServerDefaults()
+	cfg.Config = cfg.Config.withDefaults(d.Config)
+	if cfg.MaxStreams <= 0 {
+		cfg.MaxStreams = d.MaxStreams
+	}
+	if cfg.PrefaceTimeout <= 0 {
+		cfg.PrefaceTimeout = d.PrefaceTimeout
+	}
+	if cfg.DrainPing <= 0 {
+		cfg.DrainPing = d.DrainPing
+	}
+	s := &Server{cfg: cfg, handle: handle}
+	s.init(nc, cfg.Config, s)
+	s.handed = math.MaxUint32 // Unprocessed is for clients
+	return s
 }
 
 // Serve reads the connection until it ends and every handle has returned.
 // preRead is what the caller has read from it already (while sniffing), or nil.
-// It returns nil if the client hung up, or we drained; otherwise a ConnError.
-func (s *Server) Serve(preRead []byte) error { return errMisuse("Serve: not served yet") }
+// It returns nil if the client hung up between requests, or we drained; otherwise
+// a ConnError.
+func (s *Server) Serve(preRead []byte) error {
+	s.rd.pre = preRead
+	s.mu.Lock()
+	s.greetLocked(s.settings())
+	s.kickLocked()
+	s.mu.Unlock()
+	err := s.readPreface()
+	if err == nil {
+		err = s.readFrames()
+	}
+	err = s.finish(err)
+	s.awaitWorkers()
+	return err
+}
+
+func (s *Server) settings() []byte {
+	b := appendSetting(nil, settingMaxStreams, s.cfg.MaxStreams)
+	b = appendSetting(b, settingInitialWindow, s.cfg.StreamWindow)
+	b = appendSetting(b, settingMaxHeaderListSize, s.cfg.Limits.HeaderBytes)
+	if s.cfg.ExtendedConnect {
+		b = appendSetting(b, settingEnableConnect, 1)
+	}
+	return b
+}
+
+// readPreface checks the client's first bytes as they come: who speaks HTTP/1
+// may send fewer than we would wait for.
+func (s *Server) readPreface() error {
+	_ = s.nc.SetReadDeadline(time.Now().Add(s.cfg.PrefaceTimeout))
+	for n := 1; n <= len(Preface); n++ {
+		b, err := s.rd.need(n)
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return broken(CodeProtocol, "the client has sent no HTTP/2 preface in time")
+		}
+		if err != nil {
+			return err
+		}
+		if b[n-1] != Preface[n-1] {
+			return broken(CodeProtocol, "the client does not speak HTTP/2: its preface is wrong")
+		}
+	}
+	s.rd.r += len(Preface)
+	s.mu.Lock()
+	if !s.closing && !s.closed {
+		_ = s.nc.SetReadDeadline(time.Time{})
+	}
+	s.mu.Unlock()
+	return nil
+}
+
+// awaitWorkers waits until every handle has returned.
+func (s *Server) awaitWorkers() {
+	s.mu.Lock()
+	for _, ch := range s.parked {
+		close(ch)
+	}
+	s.parked = nil
+	for s.workers > 0 {
+		s.quiet.Wait()
+	}
+	if s.drain != nil {
+		s.drain.Stop()
+	}
+	s.mu.Unlock()
+}
 
 // Drain tells the client to open no more streams (GOAWAY), lets those in work
 // finish, and then closes the connection. It does not wait.
-func (s *Server) Drain() {}
+func (s *Server) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining || s.err != nil {
+		return
+	}
+	s.draining = true
+	// Streams may be on their way: the first GOAWAY forbids none of them. The
+	// answer to the PING tells that the client has seen it (RFC 9113 section 6.8).
+	b := appendGoAway(s.outLocked(), largestStream, CodeNo, "")
+	s.putLocked(appendPing(b, false, pingDrain))
+	s.kickLocked()
+	s.drain = time.AfterFunc(s.cfg.DrainPing, func() { s.pinged(pingDrain) })
+}
+
+func (s *Server) pinged(data [pingLen]byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pingedLocked(data)
+}
+
+func (s *Server) pingedLocked(data [pingLen]byte) {
+	if data != pingDrain || !s.draining || s.lastly || s.err != nil {
+		return
+	}
+	s.lastly = true
+	s.putLocked(appendGoAway(s.outLocked(), s.recent.highest, CodeNo, ""))
+	s.kickLocked()
+	s.closeIfDrainedLocked()
+}
+
+func (s *Server) closeIfDrainedLocked() {
+	if s.lastly && s.active == 0 && !s.closing && s.err == nil {
+		s.closeLocked()
+	}
+}
 
 // Close closes the connection and fails its streams.
-func (s *Server) Close() error { return s.nc.Close() }
+func (s *Server) Close() error {
+	s.closeNow()
+	return nil
+}
 
 // ActiveStreams returns how many requests are in work.
-func (s *Server) ActiveStreams() int { return 0 }
+func (s *Server) ActiveStreams() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.active
+}
 
-// LastActive returns when a stream last began or ended.
-func (s *Server) LastActive() time.Time { return time.Time{} }
+// LastActive returns when a stream last began or ended, or else when the
+// connection was made.
+func (s *Server) LastActive() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.touched
+}
+
+// head begins a stream, or ends one with trailers.
+func (s *Server) head(id uint32, end bool) error {
+	s.mu.Lock()
+	defer s.unlock()
+	if st := s.streams[id]; st != nil {
+		return s.trailerLocked(st, end)
+	}
+	if id <= s.recent.highest {
+		if s.recent.endedFully(id) {
+			return broken(CodeStreamClosed, "HEADERS on a stream that has ended")
+		}
+		return s.strayLocked(id, "HEADERS")
+	}
+	if id%2 == 0 {
+		return broken(CodeProtocol, "a client must not open streams with even numbers")
+	}
+	if s.lastly {
+		return nil // GOAWAY has told that we ignore it
+	}
+	s.recent.highest = id
+	s.flood.opened++
+	s.flood.work++
+	switch {
+	case s.blk.large && s.blk.bad == "":
+		return s.tooLargeLocked(id, end)
+	case s.active >= s.cfg.MaxStreams:
+		s.cfg.Counters.StreamsRefused.Add(1)
+		return brokenStream(id, CodeRefusedStream, "too many streams at once")
+	}
+	return s.beginLocked(id, end)
+}
+
+func (s *Server) beginLocked(id uint32, end bool) error {
+	st := &ServerStream{}
+	if reason := s.blk.request(&st.req, end, s.cfg.ExtendedConnect); reason != "" {
+		s.cfg.Counters.Malformed.Add(1)
+		return brokenStream(id, CodeProtocol, reason)
+	}
+	st.list = s.blk.takeList()
+	st.initLocked(&s.conn, id)
+	st.recvEnd = end
+	if st.req.Method != "CONNECT" {
+		st.want = st.req.ContentLength
+	}
+	s.streams[id] = &st.stream
+	s.active++
+	s.touched = time.Now()
+	if n := len(s.parked); n > 0 {
+		ch := s.parked[n-1]
+		s.parked = s.parked[:n-1]
+		ch <- st // has room
+		return nil
+	}
+	s.workers++
+	go s.work(st)
+	return nil
+}
+
+func (s *Server) trailerLocked(st *stream, end bool) error {
+	switch {
+	case st.recvEnd:
+		return brokenStream(st.id, CodeStreamClosed, "HEADERS after END_STREAM")
+	case !end:
+		return brokenStream(st.id, CodeProtocol, "a trailer section without END_STREAM")
+	}
+	return st.takeTrailerLocked()
+}
+
+// tooLargeLocked answers 431 to a request whose fields we have not kept.
+func (s *Server) tooLargeLocked(id uint32, end bool) error {
+	st := stream{c: &s.conn, id: id, gone: true}
+	var h message.Header
+	h.Add("content-length", "0")
+	at := len(s.outLocked())
+	s.putHeadLocked(&st, at, s.encoderLocked().response(reserveHead(s.out), 431, &h, false), true)
+	if !end {
+		s.recent.endByUs(id)
+		s.putLocked(appendReset(s.outLocked(), id, CodeNo))
+		if err := s.flood.charge(nuisanceReset, &s.cfg.Limits); err != nil {
+			return err
+		}
+	}
+	return s.replyLocked()
+}
+
+// work calls handle for st, and for the streams that come to it while it is parked.
+func (s *Server) work(st *ServerStream) {
+	ch := make(chan *ServerStream, 1)
+	for st != nil {
+		s.handle(st)
+		if !s.done(st, ch) {
+			return
+		}
+		st = <-ch
+	}
+	s.mu.Lock()
+	s.workers--
+	s.quiet.Broadcast()
+	s.mu.Unlock()
+}
+
+// done ends what handle has left open, and says whether its goroutine is parked.
+func (s *Server) done(st *ServerStream, ch chan *ServerStream) bool {
+	s.mu.Lock()
+	defer s.unlock()
+	st.onReset = nil
+	if !st.gone {
+		code, reason := CodeInternal, "the response was not finished"
+		if st.sendEnd {
+			code, reason = CodeNo, "the rest of the request is not needed"
+		}
+		s.resetLocked(&st.stream, StreamError{Stream: st.id, Code: code, Reason: reason})
+		s.kickLocked()
+	}
+	st.retireLocked()
+	list := st.list
+	*list = st.req.Header // it may have grown
+	st.list, st.req = nil, message.Request{}
+	releaseHeader(list)
+	s.active--
+	s.touched = time.Now()
+	s.closeIfDrainedLocked()
+	if len(s.parked) < maxParked && !s.closed && s.err == nil {
+		s.parked = append(s.parked, ch)
+		return true
+	}
+	s.workers--
+	s.quiet.Broadcast()
+	return false
+}
+
+func (s *Server) openedLocked(id uint32) bool { return id%2 == 1 && id <= s.recent.highest }
+
+func (s *Server) removedLocked(*stream) {}
+
+func (s *Server) settingsLocked() {}
+
+func (s *Server) settingLocked(id setting, v int) bool {
+	return id != settingEnablePush || v <= 1
+}
+
+func (s *Server) goAwayLocked(uint32, ErrCode, string) {} // it will hang up
 
 // A ServerStream is one request being answered.
-type ServerStream struct{ req message.Request }
+type ServerStream struct {
+	stream
+	req  message.Request
+	list *message.Header // the storage of req.Header
+}
 
 // Request returns the request's head, valid until handle returns.
 func (s *ServerStream) Request() *message.Request { return &s.req }
 
-// Read reads the request's body; io.EOF at its end.
-func (s *ServerStream) Read(p []byte) (int, error) { return 0, errMisuse("Read: not served yet") }
-
-// Trailer returns the request's trailers, nil if there are none; valid once Read has returned io.EOF.
-func (s *ServerStream) Trailer() *message.Header { return nil }
-
-// WriteHead writes a head: informational ones (1xx) any number of times, then a
-// final one; with end set nothing follows it.
+// WriteHead writes a head: informational ones (1xx) any number of times, which
+// leave at once, then a final one; with end set nothing follows it.
+// 101 in answer to a request with a Protocol is written as 200 (RFC 8441).
 func (s *ServerStream) WriteHead(resp *message.Response, end bool) error {
-	return errMisuse("WriteHead: not served yet")
+	status := resp.Status
+	upgrade := s.req.Protocol != "" && (status == 101 || status/100 == 2)
+	if upgrade {
+		status = 200
+	}
+	if status < 100 || status > 999 || status == 101 || status < 200 && end {
+		return errMisuse("WriteHead: this status cannot be sent here")
+	}
+	if err := checkFields(&resp.Header); err != nil {
+		return err
+	}
+	c := s.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := s.roomLocked(); err != nil {
+		return err
+	}
+	if s.headSent {
+		return errMisuse("WriteHead: the final head was written already")
+	}
+	at := len(c.outLocked())
+	s.headSent = status >= 200
+	c.putHeadLocked(&s.stream, at, c.encoderLocked().response(reserveHead(c.out), status, &resp.Header, upgrade), end)
+	if end || status < 200 {
+		c.flushLocked()
+	}
+	return nil
 }
-
-// Write writes a part of the response's body; see Flush.
-func (s *ServerStream) Write(p []byte) (int, error) { return 0, errMisuse("Write: not served yet") }
-
-// Flush sends what was written.
-func (s *ServerStream) Flush() error { return errMisuse("Flush: not served yet") }
-
-// Finish ends the response, with trailers unless trailer is nil or empty, and sends it.
-func (s *ServerStream) Finish(trailer *message.Header) error {
-	return errMisuse("Finish: not served yet")
-}
-
-// SetReadDeadline bounds Read; errors then satisfy os.ErrDeadlineExceeded. The zero time is no bound.
-func (s *ServerStream) SetReadDeadline(t time.Time) error { return nil }
-
-// SetWriteDeadline bounds WriteHead, Write, Flush and Finish.
-func (s *ServerStream) SetWriteDeadline(t time.Time) error { return nil }
-
-// Abort resets the stream with code (an ErrCode).
-func (s *ServerStream) Abort(code uint32) {}
-
-// OnReset calls f, at most once and in a goroutine that must not be blocked,
-// if the client resets the stream or its connection ends before handle returns.
-func (s *ServerStream) OnReset(f func()) {}
 
 // Tunnel turns the stream into raw bytes, after a final head of 2xx to CONNECT.
-func (s *ServerStream) Tunnel() Tunnel { return nil }
+func (s *ServerStream) Tunnel() Tunnel { return &tunnel{&s.stream} }

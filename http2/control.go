@@ -1,0 +1,270 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package http2
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// chargeAnd counts a nuisance; f then runs under the lock.
+func (c *conn) chargeAnd(k nuisance, f func() error) error {
+	c.mu.Lock()
+	defer c.unlock()
+	if err := c.flood.charge(k, &c.cfg.Limits); err != nil {
+		return err
+	}
+	return f()
+}
+
+// dependency returns the stream that a priority (RFC 9113 section 6.3) names.
+func dependency(b []byte) uint32 { return binary.BigEndian.Uint32(b) & largestStream }
+
+// onPriority ignores priorities, but for what RFC 9113 forbids.
+func (c *conn) onPriority(h frameHead) error {
+	if h.stream == 0 {
+		return broken(CodeProtocol, "PRIORITY on stream 0")
+	}
+	if h.length != 5 {
+		if err := c.rd.skip(h.length); err != nil {
+			return err
+		}
+		return brokenStream(h.stream, CodeFrameSize, "PRIORITY is not of 5 bytes")
+	}
+	b, err := c.rd.take(5)
+	if err != nil {
+		return err
+	}
+	if dependency(b) == h.stream {
+		return brokenStream(h.stream, CodeProtocol, "a stream that depends on itself")
+	}
+	return c.chargeAnd(nuisancePriority, func() error { return nil })
+}
+
+func (c *conn) onReset(h frameHead) error {
+	if h.length != 4 {
+		return broken(CodeFrameSize, "RST_STREAM is not of 4 bytes")
+	}
+	b, err := c.rd.take(4)
+	if err != nil {
+		return err
+	}
+	code := ErrCode(binary.BigEndian.Uint32(b))
+	c.mu.Lock()
+	defer c.unlock()
+	if !c.role.openedLocked(h.stream) {
+		return broken(CodeProtocol, "RST_STREAM on a stream that was never opened")
+	}
+	s := c.streams[h.stream]
+	if s == nil {
+		return c.flood.charge(nuisanceUnknown, &c.cfg.Limits)
+	}
+	c.cfg.Counters.ResetsReceived.Add(1)
+	early := !s.sendEnd
+	c.failStreamLocked(s, StreamError{
+		Stream: h.stream, Code: code, Remote: true, Unprocessed: s.cs != nil && code == CodeRefusedStream,
+	})
+	if s.cs != nil {
+		return nil // a server that resets harms itself; what came before may be read
+	}
+	s.discardLocked()
+	if early {
+		return c.flood.charge(nuisanceReset, &c.cfg.Limits)
+	}
+	return nil
+}
+
+func (c *conn) onSettings(h frameHead) error {
+	switch {
+	case h.stream != 0:
+		return broken(CodeProtocol, "SETTINGS on a stream")
+	case h.has(flagAck) && h.length != 0 || h.length%settingLen != 0:
+		return broken(CodeFrameSize, fmt.Sprintf("SETTINGS of %d bytes", h.length))
+	case h.has(flagAck):
+		return c.chargeAnd(nuisanceSettings, c.settledLocked)
+	}
+	for n := h.length; n > 0; n -= settingLen {
+		b, err := c.rd.take(settingLen)
+		if err != nil {
+			return err
+		}
+		id, v := setting(binary.BigEndian.Uint16(b)), binary.BigEndian.Uint32(b[2:])
+		if err := c.applySetting(id, int(v)); err != nil {
+			return err
+		}
+	}
+	return c.chargeAnd(nuisanceSettings, func() error {
+		c.role.settingsLocked()
+		c.putLocked(appendFrameHead(c.outLocked(), 0, frameSettings, flagAck, 0))
+		return c.replyLocked()
+	})
+}
+
+// settledLocked is called when the peer has acknowledged our settings: streams
+// now begin with the window that we have announced, also those that are open.
+func (c *conn) settledLocked() error {
+	delta := c.cfg.StreamWindow - c.granted
+	c.granted = c.cfg.StreamWindow
+	if delta != 0 {
+		for _, s := range c.streams {
+			s.flow.left += delta
+		}
+	}
+	return nil
+}
+
+func (c *conn) applySetting(id setting, v int) error {
+	c.mu.Lock()
+	defer c.unlock()
+	switch id {
+	case settingHeaderTableSize:
+		c.tableSize = v
+		if c.enc != nil {
+			c.enc.resize(v)
+		}
+	case settingInitialWindow:
+		if v > largestWindow {
+			return broken(CodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
+		}
+		return c.setInitialLocked(v)
+	case settingMaxFrameSize:
+		if v < defaultMaxFrame || v > largestMaxFrame {
+			return broken(CodeProtocol, "SETTINGS_MAX_FRAME_SIZE is out of range")
+		}
+	default:
+		if !c.role.settingLocked(id, v) {
+			return broken(CodeProtocol, fmt.Sprintf("setting %d must not be %d", id, v))
+		}
+	}
+	return nil
+}
+
+// setInitialLocked changes the window of all streams (RFC 9113 section 6.9.2);
+// windows may become negative.
+func (c *conn) setInitialLocked(v int) error {
+	delta := v - c.initial
+	c.initial = v
+	for _, s := range c.streams {
+		s.sendWin += delta
+		if s.sendWin > largestWindow {
+			return broken(CodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE overflows a stream's window")
+		}
+		if delta > 0 {
+			c.reopenLocked(s)
+		}
+	}
+	c.debt = true
+	return nil
+}
+
+// reopenLocked lets a stream whose window was used up take its turn.
+func (c *conn) reopenLocked(s *stream) {
+	if len(s.wdata) > 0 && s.sendWin > 0 {
+		c.joinRingLocked(s)
+		c.pumpLocked()
+	}
+}
+
+func (c *conn) onWindowUpdate(h frameHead) error {
+	if h.length != 4 {
+		return broken(CodeFrameSize, "WINDOW_UPDATE is not of 4 bytes")
+	}
+	b, err := c.rd.take(4)
+	if err != nil {
+		return err
+	}
+	inc := int(binary.BigEndian.Uint32(b) & largestWindow)
+	return c.chargeAnd(nuisanceWindowUpdate, func() error {
+		if h.stream == 0 {
+			return c.widenLocked(inc)
+		}
+		return c.widenStreamLocked(h.stream, inc)
+	})
+}
+
+func (c *conn) widenLocked(inc int) error {
+	if inc == 0 {
+		return broken(CodeProtocol, "WINDOW_UPDATE by 0")
+	}
+	c.sendWin += inc
+	if c.sendWin > largestWindow {
+		return broken(CodeFlowControl, "the connection's window overflows")
+	}
+	c.pumpLocked()
+	c.debt = c.debt || c.due
+	return nil
+}
+
+func (c *conn) widenStreamLocked(id uint32, inc int) error {
+	s := c.streams[id]
+	if s == nil {
+		if !c.role.openedLocked(id) {
+			return broken(CodeProtocol, "WINDOW_UPDATE on a stream that was never opened")
+		}
+		return nil // it may have been on its way when the stream ended
+	}
+	if inc == 0 {
+		return brokenStream(id, CodeProtocol, "WINDOW_UPDATE by 0")
+	}
+	s.sendWin += inc
+	if s.sendWin > largestWindow {
+		return brokenStream(id, CodeFlowControl, "the stream's window overflows")
+	}
+	c.reopenLocked(s)
+	c.debt = c.debt || c.due
+	return nil
+}
+
+func (c *conn) onPing(h frameHead) error {
+	if h.stream != 0 {
+		return broken(CodeProtocol, "PING on a stream")
+	}
+	if h.length != pingLen {
+		return broken(CodeFrameSize, "PING is not of 8 bytes")
+	}
+	b, err := c.rd.take(pingLen)
+	if err != nil {
+		return err
+	}
+	data := [pingLen]byte(b)
+	return c.chargeAnd(nuisancePing, func() error {
+		if h.has(flagAck) {
+			if data == pingAlive && !c.pingSent.IsZero() {
+				c.pingSent = time.Time{}
+				c.keepAlive.Reset(c.cfg.KeepAlive)
+			}
+			c.role.pingedLocked(data)
+			return nil
+		}
+		c.putLocked(appendPing(c.outLocked(), true, data))
+		return c.replyLocked()
+	})
+}
+
+func (c *conn) onGoAway(h frameHead) error {
+	if h.stream != 0 {
+		return broken(CodeProtocol, "GOAWAY on a stream")
+	}
+	if h.length < 8 {
+		return broken(CodeFrameSize, "GOAWAY is too short")
+	}
+	b, err := c.rd.take(8)
+	if err != nil {
+		return err
+	}
+	last, code := dependency(b), ErrCode(binary.BigEndian.Uint32(b[4:]))
+	n := min(h.length-8, 128)
+	if b, err = c.rd.take(n); err != nil {
+		return err
+	}
+	debug := string(b)
+	if err := c.rd.skip(h.length - 8 - n); err != nil {
+		return err
+	}
+	return c.chargeAnd(nuisanceSettings, func() error {
+		c.role.goAwayLocked(last, code, debug)
+		return nil
+	})
+}
