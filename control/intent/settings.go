@@ -64,7 +64,6 @@ func Defaults() Settings {
 		OutboundRetries: Retries{
 			Attempts: 2,
 			On:       []string{"connect-failure", "refused-stream", "unavailable", "cancelled", "retriable-status-codes"},
-			Codes:    []int{503},
 		},
 		InboundRetries: Retries{Attempts: 2, On: []string{"reset-before-request"}},
 	}

@@ -64,7 +64,6 @@ type Object[T any] struct {
 	Labels      mesh.Labels
 	Annotations mesh.Labels
 	Generation  int64 // as the source counts them; zero if it does not
-	Source      string
 	Spec        T
 }
 

@@ -1,0 +1,198 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package source
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/meltemi/meltemi/derive"
+	"golang.org/x/sync/errgroup"
+)
+
+// Admit says what is wrong with an object by itself, whatever else there may be. An object with
+// an Error is refused. It fills in Field, Severity and Message.
+type Admit func(Entry) []Problem
+
+// A Gatherer keeps the tables of Objects as its sources report.
+type Gatherer struct {
+	graph   *derive.Graph
+	objects *Objects
+	admit   Admit
+	sources []Source
+	synced  chan struct{}
+
+	mu      sync.Mutex
+	waiting int                        // sources that have not synced
+	held    map[Key]map[int]*candidate // by index of the source
+}
+
+// A candidate is what one source says about one object.
+type candidate struct {
+	good     Entry // last version that was admitted; nil if none was
+	places   *Places
+	problems []Problem // of the newest version
+}
+
+// Gather adds tables to g that Run will fill with what sources report and admit admits.
+// Of two sources that report one object the earlier wins.
+func Gather(g *derive.Graph, admit Admit, sources ...Source) *Gatherer {
+	return &Gatherer{
+		graph: g, objects: NewObjects(g), admit: admit, sources: sources,
+		synced: make(chan struct{}), waiting: len(sources), held: map[Key]map[int]*candidate{},
+	}
+}
+
+// Objects are the tables.
+func (g *Gatherer) Objects() *Objects { return g.objects }
+
+// Synced is closed when all sources have reported what was there at the start.
+func (g *Gatherer) Synced() <-chan struct{} { return g.synced }
+
+// Run runs the sources until ctx ends, or until one of them fails, whose error it returns.
+func (g *Gatherer) Run(ctx context.Context) error {
+	if len(g.sources) == 0 {
+		close(g.synced)
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	for i, s := range g.sources {
+		group.Go(func() error {
+			if err := s.Run(ctx, &port{g: g, source: i}); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("source %s: %w", s.Name(), err)
+			}
+			return nil
+		})
+	}
+	return group.Wait()
+}
+
+// A port is where one source reports.
+type port struct {
+	g      *Gatherer
+	source int
+	once   sync.Once
+}
+
+// Synced implements [Sink].
+func (p *port) Synced() {
+	p.once.Do(func() {
+		p.g.mu.Lock()
+		defer p.g.mu.Unlock()
+		if p.g.waiting--; p.g.waiting == 0 {
+			close(p.g.synced)
+		}
+	})
+}
+
+// Apply implements [Sink].
+func (p *port) Apply(b Batch) {
+	g := p.g
+	checked := make([]candidate, len(b.Put))
+	for i, put := range b.Put {
+		checked[i] = g.check(put)
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.graph.Update(func(tx *derive.Tx) {
+		var touched []Key
+		for _, k := range b.Delete {
+			delete(g.held[k], p.source)
+			touched = append(touched, k)
+		}
+		for i, put := range b.Put {
+			k := put.Entry.ObjectKey()
+			g.hold(k, p.source, checked[i])
+			touched = append(touched, k)
+		}
+		slices.SortFunc(touched, Key.Compare)
+		for _, k := range slices.Compact(touched) {
+			g.settle(tx, k)
+		}
+		for _, r := range b.Report {
+			about := g.sources[p.source].Name() + ":" + r.About
+			if len(r.Problems) == 0 {
+				g.objects.Problems.Delete(tx, about)
+			} else {
+				g.objects.Problems.Set(tx, about, r.Problems)
+			}
+		}
+	})
+}
+
+// check is what the newest version of an object looks like by itself.
+func (g *Gatherer) check(put Put) candidate {
+	c := candidate{good: put.Entry, places: put.Places}
+	for _, p := range g.admit(put.Entry) {
+		p.Object = put.Entry.ObjectKey()
+		p.Place = put.Places.Of(p.Field)
+		c.problems = append(c.problems, p)
+		if p.Severity == Error {
+			c.good = nil
+		}
+	}
+	return c
+}
+
+// hold remembers next as what source says about k; where next is refused, the last good version stays.
+func (g *Gatherer) hold(k Key, source int, next candidate) {
+	if g.held[k] == nil {
+		g.held[k] = map[int]*candidate{}
+	}
+	if last := g.held[k][source]; next.good == nil && last != nil && last.good != nil {
+		next.good, next.places = last.good, last.places
+		for i := range next.problems {
+			if next.problems[i].Severity == Error {
+				next.problems[i].Message += "; the version before this one stays in force"
+			}
+		}
+	}
+	g.held[k][source] = &next
+}
+
+// settle writes the rows of k from what the sources say about it.
+func (g *Gatherer) settle(tx *derive.Tx, k Key) {
+	winner := -1
+	var problems []Problem
+	for i := range g.sources {
+		c := g.held[k][i]
+		if c == nil {
+			continue
+		}
+		problems = append(problems, c.problems...)
+		switch {
+		case c.good == nil:
+		case winner < 0:
+			winner = i
+		default:
+			problems = append(problems, Problem{Object: k, Place: c.places.Of(""), Severity: Error,
+				Message: "source " + g.sources[winner].Name() + " has this object, too, and goes first"})
+		}
+	}
+	if winner < 0 {
+		g.objects.remove(tx, k)
+		g.objects.Places.Delete(tx, k)
+	} else {
+		c := g.held[k][winner]
+		g.objects.set(tx, c.good)
+		if c.places != nil {
+			g.objects.Places.Set(tx, k, c.places)
+		} else {
+			g.objects.Places.Delete(tx, k)
+		}
+	}
+	if len(g.held[k]) == 0 {
+		delete(g.held, k)
+	}
+	if len(problems) == 0 {
+		g.objects.Problems.Delete(tx, k.String())
+		return
+	}
+	slices.SortStableFunc(problems, Problem.Compare)
+	g.objects.Problems.Set(tx, k.String(), problems)
+}
+
+func compareStrings(a, b string) int { return cmp.Compare(a, b) }
