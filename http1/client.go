@@ -25,6 +25,8 @@ type ClientConn struct {
 	keepAlive   time.Duration
 	keepAliveRq int
 
+	readBound, writeBound bool // a deadline is set
+
 	// The exchange, since WriteHead was called. The reading and the writing side
 	// each have their own part of it.
 	asked         asked
@@ -253,11 +255,17 @@ func (c *ClientConn) KeepAlive() (timeout time.Duration, requests int) {
 // Buffered returns how many bytes were read from the connection and not yet consumed.
 func (c *ClientConn) Buffered() int { return c.in.Buffered() }
 
-// SetReadDeadline sets the connection's read deadline.
-func (c *ClientConn) SetReadDeadline(t time.Time) error { return c.conn.SetReadDeadline(t) }
+// SetReadDeadline sets the connection's read deadline, until Idle.
+func (c *ClientConn) SetReadDeadline(t time.Time) error {
+	c.readBound = !t.IsZero()
+	return c.conn.SetReadDeadline(t)
+}
 
-// SetWriteDeadline sets the connection's write deadline.
-func (c *ClientConn) SetWriteDeadline(t time.Time) error { return c.conn.SetWriteDeadline(t) }
+// SetWriteDeadline sets the connection's write deadline, until Idle.
+func (c *ClientConn) SetWriteDeadline(t time.Time) error {
+	c.writeBound = !t.IsZero()
+	return c.conn.SetWriteDeadline(t)
+}
 
 // Abort gives the exchange up and closes the connection; HTTP/1 has no code to send.
 func (c *ClientConn) Abort(code uint32) { _ = c.conn.Close() }
@@ -271,11 +279,17 @@ func (c *ClientConn) Tunnel() Tunnel {
 	return &tunnel{&c.in.reader}
 }
 
-// Idle gives the buffers back while the connection waits in a pool. Strings of
-// the last exchange end their life.
+// Idle gives the buffers back and lifts deadlines while the connection waits in
+// a pool. Strings of the last exchange end their life.
 func (c *ClientConn) Idle() {
 	c.in.unpin()
 	c.out.release()
+	if c.readBound {
+		_ = c.SetReadDeadline(time.Time{}) // fails only on a dead connection, which Alive tells
+	}
+	if c.writeBound {
+		_ = c.SetWriteDeadline(time.Time{})
+	}
 }
 
 // Close closes the connection.
