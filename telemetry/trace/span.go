@@ -3,7 +3,10 @@
 
 package trace
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // A Span is one operation of a sampled trace.
 type Span struct {
@@ -18,5 +21,12 @@ type Span struct {
 // A Tag is an attribute of a span.
 type Tag struct{ Key, Value string }
 
-// Tag adds an attribute.
-func (s *Span) Tag(key, value string) { s.Tags = append(s.Tags, Tag{key, value}) }
+// maxTags bounds a span's attributes.
+const maxTags = 128
+
+// Tag adds an attribute. Both strings are copied: a span outlives its exchange.
+func (s *Span) Tag(key, value string) {
+	if len(s.Tags) < maxTags {
+		s.Tags = append(s.Tags, Tag{key, strings.Clone(value)})
+	}
+}
