@@ -34,4 +34,11 @@
 //   - A query that needs itself is a broken invariant: Get panics with the chain of names.
 //   - A panic in a function reaches the reader that caused it to run; nothing is remembered of that run.
 //   - equal, order and index functions must be pure, too; equal must be an equivalence.
+//
+// # What it costs
+//
+// Measured by derive_bench_test.go with 100,000 rows and 1,000,000 results, each of two dependencies: about 250
+// bytes a result (key, value, both directions of its edges), 220 a row, 130 a hold; 20 ns to read a result that is there,
+// 1 µs to compute one (cold caches), 0.4 µs to find one unchanged. Changing a row costs what depends on it, and
+// nothing else: if that is everything, everything is looked at, even if a cut-off then spares running it.
 package derive

@@ -86,6 +86,10 @@ func (q *Query[K, V]) slow(c *Context, k K, note bool) V {
 			q.g.mu.Unlock()
 			return q.alone(c, k)
 		}
+		if s := (scan{}); m.full && r == nil && q.g.scan(&m.node, &s, c.version) == unchanged {
+			q.confirm(c, m, s)
+			break
+		}
 		if r == nil || r.version < c.version {
 			r = &run[K, V]{m: m}
 			r.subject = m
@@ -138,44 +142,74 @@ func (q *Query[K, V]) drive(c *Context, r *run[K, V], old V, had, note bool) V {
 	return r.value
 }
 
-// verify looks whether anything that the last run read has changed, in the order in which it was read: what
-// comes after a change might not be read any more. If nothing has, the value is valid at c's version, too.
+// verify looks whether anything that the last run read has changed. If nothing has, the value is valid at c's
+// version, too.
 func (q *Query[K, V]) verify(c *Context, r *run[K, V], note bool) bool {
 	g, m := q.g, r.m
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	since, from := m.verified, Version(0)
-	for i := 0; m.run == r && i < len(m.deps); i++ {
-		e := g.nodes[m.deps[i].id]
-		d := e.head()
-		changed, has := d.changed, d.from
-		if d.input {
-			changed = e.changedAt(c.version)
-			has = changed
-		} else if !d.covers(c.version) {
-			g.unlocked(func() { e.bring(c) })
-			if m.run != r {
-				break
-			}
-			if !d.covers(c.version) { // the graph has moved past us
-				return false
-			}
-			changed, has = d.changed, d.from
-		}
-		if changed > since {
+	for s := (scan{}); ; {
+		if m.run != r { // a reader of a later version has taken over, and may have changed m
+			r.detached = true
 			return false
 		}
-		from = max(from, has)
+		switch g.scan(&m.node, &s, c.version) {
+		case changed:
+			return false
+		case unchanged:
+			q.confirm(c, m, s)
+			r.value = m.value
+			q.finish(c, r, note)
+			return true
+		}
+		next := g.nodes[m.deps[s.next].id]
+		g.unlocked(func() { next.bring(c) })
+		if m.run == r && !next.head().covers(c.version) { // the graph has moved past us
+			return false
+		}
 	}
-	if m.run != r { // a reader of a later version has taken over, and may have changed m
-		r.detached = true
-		return false
-	}
+}
+
+// confirm notes that m, whose dependencies s found unchanged, is valid at c's version. Under g.mu.
+func (q *Query[K, V]) confirm(c *Context, m *memo[K, V], s scan) {
 	q.tally.verified.Add(1)
-	m.from, m.verified, m.clean = from, c.version, g.current(&m.node, c.version)
-	r.value = m.value
-	q.finish(c, r, note)
-	return true
+	m.from, m.verified, m.clean = s.from, c.version, q.g.current(&m.node, c.version)
+}
+
+// A scan is how far the dependencies of a result have been looked at.
+type scan struct {
+	next int     // the first not looked at
+	from Version // since when the others have been as they are
+}
+
+// A verdict is what a scan comes to.
+type verdict int
+
+const (
+	unchanged verdict = iota
+	changed           // one has changed
+	unknown           // the next must be made valid first
+)
+
+// scan looks whether what n read has changed since n was verified, as v sees it, in the order in which it was read:
+// what comes after a change might not be read any more. Under g.mu.
+func (g *Graph) scan(n *node, s *scan, v Version) verdict {
+	for ; s.next < len(n.deps); s.next++ {
+		e := g.nodes[n.deps[s.next].id]
+		d := e.head()
+		at, from := d.changed, d.from
+		if d.input {
+			at = e.changedAt(v)
+			from = at
+		} else if !d.covers(v) {
+			return unknown
+		}
+		if at > n.verified {
+			return changed
+		}
+		s.from = max(s.from, from)
+	}
+	return unchanged
 }
 
 // unlocked calls fn, which may panic, without g.mu.

@@ -187,21 +187,24 @@ func (w *Watcher) Close() {
 func (m *memo[K, V]) report(c *Context, h *Hold) bool {
 	g := m.q.g
 	g.mu.Lock()
-	released := h.released
+	released, v, covered := h.released, m.value, m.covers(c.version)
+	if !released && !covered {
+		g.mu.Unlock()
+		v = m.q.get(c, m.key, false)
+		g.mu.Lock()
+		covered = m.covers(c.version)
+	}
+	seen := unseen
+	if covered {
+		seen = m.changed
+	}
+	if !m.clean || !covered {
+		h.pend()
+	}
 	g.mu.Unlock()
 	if released {
 		return false
 	}
-	v := m.q.get(c, m.key, false)
-	g.mu.Lock()
-	seen := unseen
-	if m.covers(c.version) {
-		seen = m.changed
-	}
-	if !m.clean || seen == unseen {
-		h.pend()
-	}
-	g.mu.Unlock()
 	known := h.reported
 	if known && seen != unseen && seen == h.seen {
 		return false
