@@ -84,23 +84,37 @@ func (c *conn) onSettings(h frameHead) error {
 		return broken(CodeFrameSize, fmt.Sprintf("SETTINGS of %d bytes", h.length))
 	case h.has(flagAck):
 		return c.chargeAnd(nuisanceSettings, c.settledLocked)
+	case h.length > maxSettings*settingLen:
+		return flooding("Settings", fmt.Sprintf("%d settings in one frame", h.length/settingLen))
 	}
-	for n := h.length; n > 0; n -= settingLen {
+	var settings [maxSettings]struct {
+		id    setting
+		value int
+	}
+	n := h.length / settingLen
+	for i := range n {
 		b, err := c.rd.take(settingLen)
 		if err != nil {
 			return err
 		}
-		id, v := setting(binary.BigEndian.Uint16(b)), binary.BigEndian.Uint32(b[2:])
-		if err := c.applySetting(id, int(v)); err != nil {
-			return err
-		}
+		settings[i].id, settings[i].value = setting(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint32(b[2:]))
 	}
 	return c.chargeAnd(nuisanceSettings, func() error {
-		c.role.settingsLocked()
+		// Acknowledge and apply in one step, in this order: whatever goes out
+		// behind the acknowledgement obeys what was acknowledged.
 		c.putLocked(appendFrameHead(c.outLocked(), 0, frameSettings, flagAck, 0))
+		for _, x := range settings[:n] {
+			if err := c.applySettingLocked(x.id, x.value); err != nil {
+				return err
+			}
+		}
+		c.role.settingsLocked()
 		return c.replyLocked()
 	})
 }
+
+// maxSettings bounds the parameters of one SETTINGS frame; eight are defined.
+const maxSettings = 64
 
 // settledLocked is called when the peer has acknowledged our settings: streams
 // now begin with the window that we have announced, also those that are open.
@@ -115,9 +129,7 @@ func (c *conn) settledLocked() error {
 	return nil
 }
 
-func (c *conn) applySetting(id setting, v int) error {
-	c.mu.Lock()
-	defer c.unlock()
+func (c *conn) applySettingLocked(id setting, v int) error {
 	switch id {
 	case settingHeaderTableSize:
 		c.tableSize = v
@@ -155,7 +167,6 @@ func (c *conn) setInitialLocked(v int) error {
 			c.reopenLocked(s)
 		}
 	}
-	c.debt = true
 	return nil
 }
 

@@ -191,10 +191,13 @@ func (s *Server) head(id uint32, end bool) error {
 		return s.trailerLocked(st, end)
 	}
 	if id <= s.recent.highest {
-		if s.recent.endedFully(id) {
+		switch {
+		case s.recent.endedByUs(id):
+			return s.strayLocked(id, "HEADERS")
+		case s.recent.endedFully(id):
 			return broken(CodeStreamClosed, "HEADERS on a stream that has ended")
 		}
-		return s.strayLocked(id, "HEADERS")
+		return broken(CodeProtocol, "HEADERS on a stream that was passed over or has ended")
 	}
 	if id%2 == 0 {
 		return broken(CodeProtocol, "a client must not open streams with even numbers")
