@@ -9,6 +9,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/telemetry/accesslog"
 )
 
 // A RouteTable is a compiled table with its names resolved. Immutable.
@@ -18,6 +19,8 @@ type RouteTable struct {
 	Refs []*upstream.Ref
 	// Settings is what routes say to filters, by Decision.Slot.
 	Settings [][]filter.Setting
+	// Formats are Table.Formats, compiled: l7 expands them.
+	Formats []*accesslog.Format
 
 	Hash    uint64
 	Version string // of the update that brought it
@@ -28,6 +31,13 @@ type RouteTable struct {
 type RouteRef struct {
 	name  string
 	table atomic.Pointer[RouteTable]
+}
+
+// FixedRoutes returns a RouteRef whose table never changes: inline routes.
+func FixedRoutes(name string, t *RouteTable) *RouteRef {
+	r := &RouteRef{name: name}
+	r.table.Store(t)
+	return r
 }
 
 // Name returns the name of the table.
