@@ -10,7 +10,16 @@
 //	policy.go      PeerRule, Policy: who may call, and how callers prove who they are
 //	sidecar.go     Sidecar: what a workload is told, and its listeners
 //	settings.go    Settings: the mesh as a whole
-//	wishes.go      Wishes: the queries, and Merge, which makes them
+//	wishes.go      Wishes: the queries
+//
+//	rows.go        Front: tables that hold wishes, and what they are found by
+//	merge.go       Merge makes the queries
+//	scope.go       Sidecar, Visible, Sees
+//	mesh.go        RouteHosts and Routes: routes for sidecars
+//	delegate.go    routes whose details another object holds
+//	rules.go       Rules
+//	edge.go        Listeners, VirtualHosts and L4Routes: routes at gateways
+//	policies.go    PeerAuth, Authorization, AccessLog
 //
 // # Who wins
 //
@@ -19,8 +28,8 @@
 //   - Routes of a host for sidecars: the object of the client's namespace, then that of the service's, then
 //     the first by namespace and name. The others are not used; their status says who won. An exact host goes before
 //     a wildcard, a longer wildcard before a shorter one.
-//   - Routes of a host at a gateway: all objects' routes, in the order of namespace and name; those that
-//     match everything are moved behind all others, keeping their order.
+//   - Routes of a host at a gateway: all objects' routes, in the order of namespace and name; one that
+//     matches everything goes behind all others, and of several such the first is used.
 //   - Traffic rules: rules of the client's namespace, then of the service's, then of the root namespace. Within
 //     one, a rule that selects the client, then the most specific host, then the first by name. Rules of
 //     the same namespace, host, selector and visibility merge: the first one's policy, everybody's subsets, of two subsets of one name

@@ -23,6 +23,7 @@ func (g *Gateway) Name() GatewayName {
 // A Server is one listening port of a gateway with the hosts it serves.
 type Server struct {
 	Origin   source.Origin
+	Index    int // in Gateway.Servers
 	Gateway  GatewayName
 	Name     string
 	Port     int
@@ -85,13 +86,21 @@ const (
 type Listener struct {
 	Port    int
 	Bind    string
-	Servers []*Server // in the order of their objects; no two of them claim one host
+	Servers []*Server // in the order of their objects; no two that look at TLS claim one host
+	Dropped []Dropped
+}
+
+// A Dropped server, or some hosts of one, lost against another server of the same port.
+type Dropped struct {
+	Server *Server
+	Hosts  []mesh.Hostname // empty: the whole server
+	Winner *Server
 }
 
 // A VirtualHost is a host of a gateway with its routes merged over all objects.
 type VirtualHost struct {
 	Host   mesh.Hostname
-	Routes []HTTPRoute // those that match everything are last
+	Routes []HTTPRoute // at most one matches everything, and it is last
 	// Redirect: plaintext requests are sent to HTTPS.
 	Redirect bool
 }

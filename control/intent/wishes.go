@@ -37,8 +37,9 @@ type Wishes struct {
 
 	// Listeners are the ports that a gateway proxy opens, by port and bind.
 	Listeners *derive.Query[Subject, []Listener]
-	// VirtualHosts are the hosts of a route table of a gateway with their merged routes, by host.
-	VirtualHosts *derive.Query[Table, []VirtualHost]
+	// VirtualHosts are the hosts of a route table of a gateway with their merged routes, by host. A host that
+	// did not change is the same pointer as before.
+	VirtualHosts *derive.Query[Table, []*VirtualHost]
 	// L4Routes are the TLS and TCP routes bound to one server.
 	L4Routes *derive.Query[ServerKey, *L4Routes]
 
@@ -48,7 +49,13 @@ type Wishes struct {
 	Authorization *derive.Query[Subject, *Authorization]
 	// AccessLog is whether and what a workload's proxy logs; never nil.
 	AccessLog *derive.Query[Subject, *AccessLog]
+
+	settings *derive.Table[struct{}, *Settings]
 }
+
+// Set replaces the settings. Domain, TrustDomain, RootNamespace and the default visibilities are what they were when
+// the mesh was built: front ends have compiled them in.
+func (w *Wishes) Set(tx *derive.Tx, s Settings) { w.settings.Set(tx, struct{}{}, &s) }
 
 // A Subject is a workload as selectors see it: two with the same labels are one.
 type Subject struct {
@@ -143,10 +150,11 @@ type Table struct {
 	Server  int
 }
 
-// A ServerKey is one server of a Gateway, by its index.
+// A ServerKey is one server of a Gateway, by its index in Gateway.Servers, as proxies of a namespace open it.
 type ServerKey struct {
-	Gateway source.Key
-	Server  int
+	Namespace mesh.Namespace
+	Gateway   source.Key
+	Server    int
 }
 
 // L4Routes are the TLS and TCP routes bound to a server, in order.

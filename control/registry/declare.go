@@ -4,7 +4,6 @@
 package registry
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -54,8 +53,8 @@ type ServiceRows struct {
 	byPrefix *derive.Index[netip.Prefix, source.Key]
 	byBits   *derive.Index[bits, source.Key]
 	byGroup  *derive.Index[vipGroup, source.Key]
-	byLabel  *derive.Index[label, source.Key]
-	byClient *derive.Index[audience, source.Key]
+	byLabel  *derive.Index[Label, source.Key]
+	byClient *derive.Index[Clients, source.Key]
 }
 
 // WorkloadRows are the rows of a table that describe workloads, and what they can be found by.
@@ -64,23 +63,13 @@ type WorkloadRows struct {
 	keys     func(c *derive.Context) []source.Key
 	kind     source.Kind
 	byAddr   *derive.Index[netip.Addr, source.Key]
-	byLabel  *derive.Index[label, source.Key]
+	byLabel  *derive.Index[Label, source.Key]
 	byJoin   *derive.Index[join, source.Key]
 }
 
 type (
 	// bits is the length of a prefix of one address family.
 	bits struct{ total, ones int }
-	// label is one label of a namespace's objects.
-	label struct {
-		ns         mesh.Namespace
-		key, value string
-	}
-	// audience is the clients of one namespace, or everybody.
-	audience struct {
-		ns  mesh.Namespace
-		all bool
-	}
 	// join is a service that workloads name as theirs.
 	join struct {
 		ns      mesh.Namespace
@@ -122,21 +111,14 @@ func Declare[T any](g *derive.Graph, t *derive.Table[source.Key, T], name string
 			}
 			return all
 		}),
-		byLabel: indexOf(t, name+".selector", declare, func(k source.Key, d *Declaration) []label {
+		byLabel: indexOf(t, name+".selector", declare, func(k source.Key, d *Declaration) []Label {
 			if len(d.Selector) == 0 {
 				return nil
 			}
-			return []label{telling(k.Namespace, d.Selector)}
+			return []Label{Telling(k.Namespace, d.Selector)}
 		}),
-		byClient: indexOf(t, name+".client", declare, func(_ source.Key, d *Declaration) []audience {
-			if d.ExportTo.All() {
-				return []audience{{all: true}}
-			}
-			var to []audience
-			for _, ns := range d.ExportTo.Namespaces {
-				to = append(to, audience{ns: ns})
-			}
-			return to
+		byClient: indexOf(t, name+".client", declare, func(_ source.Key, d *Declaration) []Clients {
+			return d.ExportTo.Clients()
 		}),
 	}
 }
@@ -158,10 +140,10 @@ func Describe[T any](g *derive.Graph, t *derive.Table[source.Key, T], kind sourc
 		byAddr: indexOf(t, name+".addr", describe, func(_ source.Key, w *Workload) []netip.Addr {
 			return w.Addrs
 		}),
-		byLabel: indexOf(t, name+".label", describe, func(_ source.Key, w *Workload) []label {
-			var all []label
+		byLabel: indexOf(t, name+".label", describe, func(_ source.Key, w *Workload) []Label {
+			var all []Label
 			for k, v := range w.Labels {
-				all = append(all, label{w.Namespace, k, v})
+				all = append(all, Label{w.Namespace, k, v})
 			}
 			return all
 		}),
@@ -191,19 +173,7 @@ func indexOf[T any, W any, I comparable](t *derive.Table[source.Key, T], name st
 	})
 }
 
-// telling is the label of a selector under which it is found: the one that is likely to be the most telling,
-// so that few selectors and few workloads share it.
-func telling(ns mesh.Namespace, selector mesh.Labels) label {
-	for _, k := range []string{mesh.LabelApp, mesh.LabelKubeName, "app.kubernetes.io/instance", "k8s-app", "name"} {
-		if v, ok := selector[k]; ok {
-			return label{ns, k, v}
-		}
-	}
-	k := slices.Min(slices.Collect(maps.Keys(selector)))
-	return label{ns, k, selector[k]}
-}
-
-// KubeServices declares Kubernetes services: hosts are NAME.NAMESPACE.svc.domain.
+// kubeServices declares Kubernetes services: hosts are NAME.NAMESPACE.svc.domain.
 func kubeServices(g *derive.Graph, o *source.Objects, domain string, exportTo []string) ServiceRows {
 	return Declare(g, o.Services, "Service", func(k source.Key, row *source.Object[source.Service]) *Declaration {
 		s := &row.Spec

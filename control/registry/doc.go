@@ -4,9 +4,11 @@
 // Package registry joins what all sources report into facts about services: which there are, under
 // which names and addresses, who may see them, and which workloads stand behind each port.
 //
-//	service.go     the values: Service, Port, Endpoint, Workload, Visibility, Name
+//	service.go     the values: Service, Port, Endpoint, Workload, Name
+//	visibility.go  Visibility: who may see something; entries to find it by
 //	declare.go     Declaration: a service as one object states it; Rows: a table that states services
-//	facts.go       Facts: the queries, and Build, which makes them
+//	facts.go       Facts: the queries
+//	build.go       Build makes them
 //	merge.go       declarations of one host in one namespace to a Service
 //	vip.go         addresses for services that have none
 //	visible.go     which services a namespace sees, and which one a host means there

@@ -40,7 +40,7 @@ func (b *builder) selected(c *derive.Context, cl claim) []source.Key {
 		if len(cl.Selector) == 0 {
 			continue
 		}
-		for _, w := range rows.byLabel.Get(c, telling(ns, cl.Selector)) {
+		for _, w := range rows.byLabel.Get(c, Telling(ns, cl.Selector)) {
 			if cl.Selector.Match(b.labels.Get(c, w)) && !slices.Contains(all, w) {
 				all = append(all, w)
 			}
@@ -157,7 +157,7 @@ func (b *builder) served(c *derive.Context, k source.Key) []ServicePort {
 	var keys []ServiceKey
 	for _, rows := range b.services {
 		for _, key := range slices.Sorted(maps.Keys(w.Labels)) {
-			for _, o := range rows.byLabel.Get(c, label{w.Namespace, key, w.Labels[key]}) {
+			for _, o := range rows.byLabel.Get(c, Label{w.Namespace, key, w.Labels[key]}) {
 				if d := rows.declare(c, o); d != nil && d.Selector.Match(w.Labels) {
 					keys = appendNew(keys, b.offersWith(c, o)...)
 				}

@@ -17,7 +17,7 @@ import (
 func (b *builder) visible(c *derive.Context, ns mesh.Namespace) []ServiceKey {
 	perHost := map[mesh.Hostname][]ServiceKey{}
 	for _, rows := range b.services {
-		for _, to := range []audience{{all: true}, {ns: ns}} {
+		for _, to := range []Clients{{All: true}, {Namespace: ns}} {
 			for _, o := range rows.byClient.Get(c, to) {
 				for _, s := range b.offers.Get(c, o) {
 					perHost[s.Host] = append(perHost[s.Host], s)
@@ -71,7 +71,7 @@ func (b *builder) best(c *derive.Context, ns mesh.Namespace, candidates []Servic
 
 // resolve finds the service that a name means, by itself or by the longest wildcard that covers it.
 func (b *builder) resolve(c *derive.Context, from HostFrom) ServiceKey {
-	for _, h := range covering(from.Host) {
+	for _, h := range Covering(from.Host) {
 		keys := slices.Clone(b.facts.Hosts.Get(c, h))
 		if best := b.best(c, from.Namespace, keys); !best.IsZero() {
 			return best
@@ -80,8 +80,8 @@ func (b *builder) resolve(c *derive.Context, from HostFrom) ServiceKey {
 	return ServiceKey{}
 }
 
-// covering lists h and the wildcards that cover it, the most specific first.
-func covering(h mesh.Hostname) []mesh.Hostname {
+// Covering lists h and the wildcards that cover it, the most specific first.
+func Covering(h mesh.Hostname) []mesh.Hostname {
 	all := []mesh.Hostname{h}
 	rest := strings.TrimPrefix(string(h), "*.")
 	for {
