@@ -71,6 +71,13 @@ func (g *Graph) Update(fn func(tx *Tx)) Version {
 	return next
 }
 
+// Version is the newest version.
+func (g *Graph) Version() Version {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return g.version
+}
+
 // Read lets fn read the newest version.
 func (g *Graph) Read(fn func(c *Context)) {
 	c := g.begin()

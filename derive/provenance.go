@@ -79,3 +79,31 @@ func (q *Query[K, V]) recorded(c *Context, k K) (list []Origin, ok bool) {
 	}
 	return list, true
 }
+
+// Holds lists the holds, of all watchers, on results that were computed from row k: the reverse of Provenance, as of
+// each result's last run. Whatever is about to run again is Pending.
+func (t *Table[K, V]) Holds(k K) []*Hold {
+	g := t.g
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	ce := t.cells[k]
+	if ce == nil {
+		return nil
+	}
+	var holds []*Hold
+	seen := map[uint32]struct{}{ce.id: {}}
+	for stack := []uint32{ce.id}; len(stack) > 0; {
+		n := g.nodes[stack[len(stack)-1]].head()
+		stack = stack[:len(stack)-1]
+		for h := n.holds; h != nil; h = h.next {
+			holds = append(holds, h)
+		}
+		for _, e := range n.rdeps {
+			if _, again := seen[e.id]; !again {
+				seen[e.id] = struct{}{}
+				stack = append(stack, e.id)
+			}
+		}
+	}
+	return holds
+}

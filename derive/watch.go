@@ -102,6 +102,13 @@ func (h *Hold) release() {
 	h.prev, h.next, h.last = nil, nil, nil
 }
 
+// Pending reports whether h's value may differ from the one last reported.
+func (h *Hold) Pending() bool {
+	h.w.g.mu.RLock()
+	defer h.w.g.mu.RUnlock()
+	return h.pends
+}
+
 // pend puts h among those that may have changed. Under g.mu.
 func (h *Hold) pend() {
 	if h.pends || h.released {
@@ -119,8 +126,8 @@ func (h *Hold) pend() {
 func (w *Watcher) Ready() <-chan struct{} { return w.ready }
 
 // Drain calls fn for each hold whose value differs from the one last reported, in the order in which they
-// were taken, all in one version, which it returns. fn must not call Drain. If fn or a query panics, what was not yet
-// reported remains to be.
+// were taken, all in one version, which it returns. fn must not call Drain or Collect. If fn or a query panics, what was
+// not yet reported remains to be.
 func (w *Watcher) Drain(fn func(c *Context, h *Hold)) Version {
 	w.draining.Lock()
 	defer w.draining.Unlock()
@@ -136,6 +143,33 @@ func (w *Watcher) Drain(fn func(c *Context, h *Hold)) Version {
 		}
 		done++
 	}
+	return c.version
+}
+
+// Collect is Drain with all changed holds at once. fn is called even if there are none.
+func (w *Watcher) Collect(fn func(c *Context, changed []*Hold)) Version {
+	w.draining.Lock()
+	defer w.draining.Unlock()
+	c, pending := w.take()
+	defer c.end()
+	var changed []*Hold
+	done := false
+	defer func() {
+		if !done {
+			w.giveBack(pending)
+		}
+	}()
+	for _, h := range pending {
+		if h.e.report(c, h) {
+			h.reported = false
+			changed = append(changed, h)
+		}
+	}
+	fn(c, changed)
+	for _, h := range changed {
+		h.reported = true
+	}
+	done = true
 	return c.version
 }
 

@@ -139,3 +139,43 @@ func TestResultsWithoutEqualAreReportedWhenRun(t *testing.T) {
 	l.set("emma", "anybody")
 	wantEqual(t, "verified", drained(w), "")
 }
+
+func TestCollect(t *testing.T) {
+	l := newLibrary()
+	w := l.NewWatcher()
+	defer w.Close()
+	collected := func() (tags []any) {
+		w.Collect(func(_ *Context, changed []*Hold) {
+			for _, h := range changed {
+				tags = append(tags, h.Tag())
+			}
+		})
+		return tags
+	}
+	Watch(w, l.card, "a", "a")
+	b := Watch(w, l.card, "b", "b")
+	mustPanic(t, func() { w.Collect(func(*Context, []*Hold) { panic("no") }) })
+	wantEqual(t, "pending", b.Pending(), true)
+	wantEqual(t, "first", collected(), []any{"a", "b"})
+	wantEqual(t, "pending", b.Pending(), false)
+	wantEqual(t, "again", collected(), nil)
+	l.set("b", "x")
+	wantEqual(t, "pending", b.Pending(), true)
+	wantEqual(t, "changed", collected(), []any{"b"})
+}
+
+func TestHoldsOfARow(t *testing.T) {
+	l := newLibrary()
+	w := l.NewWatcher()
+	defer w.Close()
+	Watch(w, l.card, "a", "card a")
+	Watch(w, l.initial, "a", "initial a")
+	Watch(w, l.card, "b", "card b")
+	drained(w)
+	var tags []any
+	for _, h := range l.books.Holds("a") {
+		tags = append(tags, h.Tag())
+	}
+	wantEqual(t, "holds", tags, []any{"initial a", "card a"})
+	wantEqual(t, "holds of what nobody read", len(l.books.Holds("c")), 0)
+}
