@@ -207,7 +207,7 @@ func (c *Cluster) Dial(h *Host, r *Request) (net.Conn, *fault.Fault) {
 	if !c.admitConn() {
 		return nil, c.overflow
 	}
-	conn, f := dial(c, h, r, h.transport.ALPN)
+	conn, f := h.dial(c, r, h.transport.ALPN)
 	if f != nil {
 		c.leaveConn()
 		return nil, f
@@ -217,6 +217,7 @@ func (c *Cluster) Dial(h *Host, r *Request) (net.Conn, *fault.Fault) {
 
 // Hangup ends what Dial began, and tells outlier detection how it went.
 func (c *Cluster) Hangup(h *Host, f *fault.Fault) {
+	h.countHangup(c.stats)
 	c.leaveConn()
 	c.ReportTCP(h, f)
 }

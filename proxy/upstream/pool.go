@@ -4,23 +4,263 @@
 package upstream
 
 import (
-	"net"
+	"slices"
+	"sync"
 	"time"
 
+	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
 )
 
-// A pool is one host's connections.
-type pool struct{ host *Host }
+// A pool is one host's connections. It outlives the Cluster that opened them
+// when a new Spec does not concern them.
+//
+//	open ─▶ take an idle connection, or a stream of a shared one
+//	     └▶ queue (max_pending) ─▶ dial, if max_connections admits it
+//	                            └▶ or wait until a connection is given back or ends
+type pool struct {
+	host *Host
+
+	mu       sync.Mutex
+	spec     *Spec // of the Cluster that opened last
+	parts    []*part
+	total    int // connections that are open or being opened
+	draining bool
+	waiting  []*waiter
+	secure   []clientTLS
+	learned  keepAlive
+
+	leases sync.Pool // of HTTP/2
+}
+
+// A part is connections that can serve for one another.
+type part struct {
+	version message.Version
+	sni     string
+	conns   int       // open or being opened
+	idle    []*single // the one used last is last
+	shared  []*muxed
+	flight  *flight
+	orphan  bool // not in pool.parts: nothing is kept
+}
+
+// maxParts bounds the parts of a pool, as the SNI may be the client's. What is
+// beyond gets connections of its own.
+const maxParts = 256
+
+// A waiter waits for a connection of its part, or for leave to open one.
+type waiter struct {
+	part  *part
+	ready chan *single // a connection, or nil: try again
+}
 
 func newPool(h *Host) *pool { return &pool{host: h} }
 
-func (p *pool) open(c *Cluster, _ *Request) (*Lease, *fault.Fault) { return nil, c.noEndpoint }
-func (p *pool) drain()                                             {}
-func (p *pool) sweep(time.Time)                                    {}
-func (p *pool) idle() int                                          { return 0 }
-func (p *pool) active() int                                        { return 0 }
+// open leases a stream.
+func (p *pool) open(c *Cluster, r *Request) (l *Lease, f *fault.Fault) {
+	if c.spec.speaks(r) == message.HTTP2 {
+		l, f = p.openMuxed(c, r)
+	}
+	if l == nil && f == nil {
+		l, f = p.openSingle(c, r)
+	}
+	if f == nil {
+		c.stats.RequestActive.Add(1)
+		p.host.stats.Active.Add(1)
+		p.host.stats.Total.Add(1)
+	}
+	return l, f
+}
 
-func dial(c *Cluster, _ *Host, _ *Request, _ []string) (net.Conn, *fault.Fault) {
-	return nil, c.noEndpoint
+// speaks returns the HTTP version for r.
+func (s *Spec) speaks(r *Request) message.Version {
+	if s.Protocol == HTTP2 || s.Protocol == SameAsClient && r.Version == message.HTTP2 {
+		return message.HTTP2
+	}
+	return message.HTTP11
+}
+
+// alpn returns what a connection for that version offers.
+func (t *Transport) alpn(v message.Version) []string {
+	switch {
+	case v == message.HTTP2 && t.ALPNHTTP2 != nil:
+		return t.ALPNHTTP2
+	case v != message.HTTP2 && t.ALPNHTTP1 != nil:
+		return t.ALPNHTTP1
+	}
+	return t.ALPN
+}
+
+func (p *pool) partLocked(v message.Version, sni string) *part {
+	for _, q := range p.parts {
+		if q.version == v && q.sni == sni {
+			return q
+		}
+	}
+	q := &part{version: v, sni: sni}
+	// A PROXY header names one client, so nobody else may use the connection.
+	q.orphan = len(p.parts) >= maxParts || p.host.transport.ProxyProtocol != 0
+	if !q.orphan {
+		p.parts = append(p.parts, q)
+	}
+	return q
+}
+
+// admitLocked says whether q may have one more connection. A pool without any
+// may always, so that a limit reached elsewhere starves no host.
+func (p *pool) admitLocked(c *Cluster, q *part) bool {
+	if !c.admitConn() {
+		if p.total > 0 {
+			return false
+		}
+		c.limits.connections.Add(1)
+	}
+	p.total++
+	q.conns++
+	return true
+}
+
+// forget counts a connection of q out and lets somebody who waits take its place.
+func (p *pool) forget(q *part, l *limits) {
+	l.connections.Add(-1)
+	p.mu.Lock()
+	p.total--
+	q.conns--
+	p.wakeLocked(nil)
+	p.mu.Unlock()
+}
+
+// wakeLocked gives the first waiter that can use it a connection, or, if one is
+// nil, another try. It says whether there was such a waiter.
+func (p *pool) wakeLocked(one *single) bool {
+	for i, w := range p.waiting {
+		if one == nil || w.part == one.part {
+			p.waiting = slices.Delete(p.waiting, i, i+1)
+			w.ready <- one
+			return true
+		}
+	}
+	return false
+}
+
+// changed lets all that wait look again: a shared connection takes more
+// streams, or none any more.
+func (p *pool) changed() {
+	p.mu.Lock()
+	for len(p.waiting) > 0 {
+		p.wakeLocked(nil)
+	}
+	p.mu.Unlock()
+}
+
+func (p *pool) enqueueLocked(q *part) *waiter {
+	w := &waiter{part: q, ready: make(chan *single, 1)}
+	p.waiting = append(p.waiting, w)
+	return w
+}
+
+// await waits for w's turn. Without a deadline of its own a request waits as
+// long as for a connection that somebody else opens.
+func (p *pool) await(c *Cluster, r *Request, w *waiter) (*single, *fault.Fault) {
+	until := time.Now().Add(maxPendingWait)
+	if !r.Deadline.IsZero() && r.Deadline.Before(until) {
+		until = r.Deadline
+	}
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case one := <-w.ready:
+		return one, nil
+	case <-timer.C:
+	}
+	p.mu.Lock()
+	i := slices.Index(p.waiting, w)
+	if i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+	}
+	p.mu.Unlock()
+	if i < 0 { // it came at the same moment
+		return <-w.ready, nil
+	}
+	return nil, &fault.Fault{
+		Side: fault.Mesh, Kind: fault.ConnectTimeout, Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
+		Hint: "all connections that connectionPool.tcp.maxConnections allows stayed busy",
+	}
+}
+
+// maxPendingWait bounds the wait of a request that has no deadline.
+const maxPendingWait = 5 * time.Minute
+
+// drain ends the pool: idle connections close now, the others when their
+// exchanges end. A request that has just picked the host is still served.
+func (p *pool) drain() {
+	p.mu.Lock()
+	p.draining = true
+	var idle []*single
+	var shared []*muxed
+	for _, q := range p.parts {
+		idle = append(idle, q.idle...)
+		shared = append(shared, q.shared...)
+		q.idle, q.shared = nil, nil
+	}
+	for len(p.waiting) > 0 {
+		p.wakeLocked(nil)
+	}
+	p.mu.Unlock()
+	for _, one := range idle {
+		one.close()
+	}
+	for _, m := range shared {
+		m.conn.Drain()
+	}
+}
+
+// sweep retires idle connections: those past the idle timeout, those the server
+// is about to close, those it has closed. It is called about once a second.
+func (p *pool) sweep(now time.Time) {
+	var closing []*single
+	var draining []*muxed
+	p.mu.Lock()
+	if p.spec != nil {
+		limit := p.learned.limit(now)
+		for _, q := range p.parts {
+			closing = p.sweepSinglesLocked(q, now, limit, closing)
+			draining = p.sweepMuxedLocked(q, now, draining)
+		}
+		p.parts = slices.DeleteFunc(p.parts, func(q *part) bool { return q.conns == 0 })
+	}
+	p.mu.Unlock()
+	for _, one := range closing {
+		one.close()
+	}
+	for _, m := range draining {
+		m.conn.Drain()
+	}
+}
+
+// idle returns how many connections wait for a request.
+func (p *pool) idle() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.total - p.busyLocked()
+}
+
+// active returns how many connections serve one.
+func (p *pool) active() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.busyLocked()
+}
+
+func (p *pool) busyLocked() int {
+	busy := p.total
+	for _, q := range p.parts {
+		busy -= len(q.idle)
+		for _, m := range q.shared {
+			if m.conn.ActiveStreams() == 0 {
+				busy--
+			}
+		}
+	}
+	return busy
 }

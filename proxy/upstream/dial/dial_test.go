@@ -90,7 +90,10 @@ func TestFaultsNameTheCause(t *testing.T) {
 	}
 	closed := addrOf(l)
 	_ = l.Close()
-	greeter := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { _, _ = io.WriteString(c, "220 hello, this is not TLS\r\n"); _, _ = c.Read(make([]byte, 512)) })
+	greeter := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) {
+		_, _ = io.WriteString(c, "220 hello, this is not TLS\r\n")
+		_, _ = c.Read(make([]byte, 512))
+	})
 	hangup := listen(t, "tcp", "127.0.0.1:0", func(c net.Conn) { _, _ = c.Read(make([]byte, 4096)) })
 	silent := listen(t, "tcp", "127.0.0.1:0", echoNothing)
 	secure := listen(t, "tcp", "127.0.0.1:0", serveTLS(&tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2"}}))

@@ -64,7 +64,7 @@ func alertHint(alert string) string {
 	case strings.Contains(alert, "certificate"), strings.Contains(alert, "unknown certificate authority"):
 		return "the endpoint refused our certificate: does it trust our root, and our trust domain?"
 	case strings.Contains(alert, "protocol version"), strings.Contains(alert, "handshake failure"):
-		return "there is no TLS version or cipher suite that both sides allow"
+		return "no TLS version or cipher suite suits both sides, or the endpoint wants a client certificate: see tls.mode"
 	case strings.Contains(alert, "unrecognized name"):
 		return "the endpoint serves nothing for this SNI"
 	case strings.Contains(alert, "no application protocol"):

@@ -1,0 +1,221 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"time"
+
+	"github.com/meltemi/meltemi/http1"
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/fault"
+)
+
+// A single is an HTTP/1 connection: it serves one exchange at a time.
+type single struct {
+	conn   *http1.ClientConn
+	part   *part
+	host   *Host
+	limits *limits
+	stats  *Stats
+	served uint32
+	lease  Lease // of the exchange in hand
+
+	// While it is idle, guarded by the pool's lock.
+	since   time.Time // when it became so
+	checked time.Time // when it was last seen alive
+}
+
+// openSingle leases an HTTP/1 connection.
+func (p *pool) openSingle(c *Cluster, r *Request) (*Lease, *fault.Fault) {
+	if one := p.takeIdle(c, r); one != nil {
+		return one.lend(c), nil
+	}
+	if !c.admitPending() {
+		return nil, c.overflow
+	}
+	c.stats.RequestPending.Add(1)
+	c.stats.RequestPendingTotal.Add(1)
+	one, f := p.freshSingle(c, r)
+	c.stats.RequestPending.Add(-1)
+	c.leavePending()
+	if f != nil {
+		return nil, f
+	}
+	return one.lend(c), nil
+}
+
+// takeIdle returns the idle connection that was used last and is alive, or nil.
+func (p *pool) takeIdle(c *Cluster, r *Request) *single {
+	now := c.now()
+	for {
+		p.mu.Lock()
+		p.spec = c.spec
+		q := p.partLocked(message.HTTP11, r.SNI)
+		n := len(q.idle)
+		if n == 0 {
+			p.mu.Unlock()
+			return nil
+		}
+		one := q.idle[n-1]
+		q.idle[n-1] = nil
+		q.idle = q.idle[:n-1]
+		age := now.Sub(one.since)
+		retire := p.retireLocked(c.stats, age, p.learned.limit(now))
+		p.mu.Unlock()
+		if !retire {
+			if one.conn.Alive() {
+				return one
+			}
+			p.noteClosed(one, now)
+		}
+		one.close()
+	}
+}
+
+// retireLocked says whether a connection that idled for age is to be closed
+// rather than used, and counts it.
+func (p *pool) retireLocked(s *Stats, age, learned time.Duration) bool {
+	if limit := p.spec.IdleTimeout; limit > 0 && age >= limit {
+		s.ConnIdleRetired.Add(1)
+		return true
+	}
+	if learned > 0 && age >= learned {
+		s.ConnLearnedRetired.Add(1)
+		return true
+	}
+	return false
+}
+
+// noteClosed learns from an idle connection that the server closed.
+func (p *pool) noteClosed(one *single, now time.Time) {
+	one.stats.ConnRemoteClosed.Add(1)
+	p.mu.Lock()
+	p.learned.closed(one.checked.Sub(one.since), now.Sub(one.since), now)
+	p.mu.Unlock()
+}
+
+// freshSingle opens a connection, or waits until it may, or until another
+// exchange leaves one.
+func (p *pool) freshSingle(c *Cluster, r *Request) (*single, *fault.Fault) {
+	for {
+		p.mu.Lock()
+		q := p.partLocked(message.HTTP11, r.SNI)
+		if len(q.idle) > 0 { // given back in the meantime
+			p.mu.Unlock()
+			if one := p.takeIdle(c, r); one != nil {
+				return one, nil
+			}
+			continue
+		}
+		if p.admitLocked(c, q) {
+			p.mu.Unlock()
+			return p.dialSingle(c, r, q)
+		}
+		if other := p.takeOtherLocked(q); other != nil {
+			p.mu.Unlock()
+			other.close() // makes room
+			continue
+		}
+		w := p.enqueueLocked(q)
+		p.mu.Unlock()
+		one, f := p.await(c, r, w)
+		if one != nil || f != nil {
+			return one, f
+		}
+	}
+}
+
+// takeOtherLocked takes an idle connection that q cannot use: under a limit it
+// would keep q out for ever.
+func (p *pool) takeOtherLocked(q *part) *single {
+	for _, o := range p.parts {
+		if o != q && len(o.idle) > 0 {
+			one := o.idle[0]
+			o.idle = append(o.idle[:0], o.idle[1:]...)
+			return one
+		}
+	}
+	return nil
+}
+
+func (p *pool) dialSingle(c *Cluster, r *Request, q *part) (*single, *fault.Fault) {
+	conn, f := p.host.dial(c, r, p.host.transport.alpn(message.HTTP11))
+	if f != nil {
+		p.forget(q, c.limits)
+		return nil, f
+	}
+	c.stats.ConnHTTP1Total.Add(1)
+	one := &single{
+		conn: http1.NewClientConn(conn, http1.ClientConfig{}),
+		part: q, host: p.host, limits: c.limits, stats: c.stats,
+	}
+	one.lease = Lease{Stream: one.conn, host: p.host, version: message.HTTP11, single: one}
+	one.lease.local, one.lease.tls = stateOf(conn)
+	return one, nil
+}
+
+// lend begins an exchange.
+func (one *single) lend(c *Cluster) *Lease {
+	one.lease.cluster = c
+	one.lease.reused = one.served > 0
+	one.served++
+	return &one.lease
+}
+
+// returnSingle ends an exchange: the connection goes to who waits for it, or
+// idles, or closes.
+func (p *pool) returnSingle(one *single, wish bool) {
+	spec := one.lease.cluster.spec
+	usedUp := spec.MaxRequestsPerConn > 0 && one.served >= spec.MaxRequestsPerConn
+	if !wish || usedUp || one.part.orphan || !one.conn.Reusable() {
+		one.close()
+		return
+	}
+	one.conn.Idle()
+	now := one.lease.cluster.now()
+	promised, _ := one.conn.KeepAlive()
+	p.mu.Lock()
+	p.learned.promised(promised)
+	switch {
+	case len(p.waiting) > 0 && p.wakeLocked(one):
+	case len(p.waiting) > 0, p.draining:
+		// Who waits for a connection of another kind gets this one's place.
+		p.mu.Unlock()
+		one.close()
+		return
+	default:
+		one.since, one.checked = now, now
+		one.part.idle = append(one.part.idle, one)
+	}
+	p.mu.Unlock()
+}
+
+// close ends the connection. It is in nobody's hands but the caller's.
+func (one *single) close() {
+	_ = one.conn.Close() // nothing is to be saved
+	one.conn.Release()
+	one.host.countHangup(one.stats)
+	one.host.pool.forget(one.part, one.limits)
+}
+
+// sweepSinglesLocked takes those out of q that are to be closed.
+func (p *pool) sweepSinglesLocked(q *part, now time.Time, learned time.Duration, closing []*single) []*single {
+	kept := q.idle[:0]
+	for _, one := range q.idle {
+		switch {
+		case p.retireLocked(one.stats, now.Sub(one.since), learned):
+			closing = append(closing, one)
+		case now.Sub(one.checked) >= sweepEvery/2 && !one.conn.Alive():
+			one.stats.ConnRemoteClosed.Add(1)
+			p.learned.closed(one.checked.Sub(one.since), now.Sub(one.since), now)
+			closing = append(closing, one)
+		default:
+			one.checked = now
+			kept = append(kept, one)
+		}
+	}
+	clear(q.idle[len(kept):])
+	q.idle = kept
+	return closing
+}

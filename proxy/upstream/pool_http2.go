@@ -1,0 +1,288 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package upstream
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/meltemi/meltemi/http2"
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/fault"
+)
+
+// A muxed is an HTTP/2 connection: it serves many exchanges at once.
+type muxed struct {
+	conn   *http2.ClientConn
+	part   *part
+	host   *Host
+	limits *limits
+	stats  *Stats
+	local  netip.AddrPort
+	tls    *tls.ConnectionState
+	served uint32 // guarded by the pool's lock
+}
+
+// A flight is a connection that is being opened, and those who wait for it: a
+// burst of first requests opens one connection, not one each.
+type flight struct {
+	joined int // guarded by the pool's lock
+	done   chan struct{}
+	fault  *fault.Fault // valid once done; nil: look again
+}
+
+// maxConcurrentStreams is Envoy's default.
+const maxConcurrentStreams = 1024
+
+// maxJoined is how many wait for one flight: RFC 9113 section 6.5.2 has every
+// server take as many streams.
+const maxJoined = 100
+
+func (s *Spec) maxStreams() int {
+	if s.MaxConcurrentStreams == 0 {
+		return maxConcurrentStreams
+	}
+	return int(s.MaxConcurrentStreams)
+}
+
+// openMuxed leases a stream of an HTTP/2 connection. It returns nothing, and no
+// fault, for an upgrade that the server does not take as extended CONNECT: that
+// one goes over HTTP/1.1.
+func (p *pool) openMuxed(c *Cluster, r *Request) (*Lease, *fault.Fault) {
+	p.mu.Lock()
+	p.spec = c.spec
+	l, retired := p.streamLocked(c, p.partLocked(message.HTTP2, r.SNI))
+	p.mu.Unlock()
+	retired.drain()
+	if l == nil {
+		if !c.admitPending() {
+			return nil, c.overflow
+		}
+		c.stats.RequestPending.Add(1)
+		c.stats.RequestPendingTotal.Add(1)
+		var f *fault.Fault
+		l, f = p.freshStream(c, r)
+		c.stats.RequestPending.Add(-1)
+		c.leavePending()
+		if f != nil {
+			return nil, f
+		}
+	}
+	if r.Upgrade && !l.muxed.takesUpgrade(connectDeadline(c.spec, r, time.Now())) {
+		p.returnMuxed(l)
+		return nil, nil
+	}
+	return l, nil
+}
+
+// streamLocked leases a stream of one of q's connections, filling the first
+// before it uses the next. The connection that it returns is used up by this
+// stream and must be drained.
+func (p *pool) streamLocked(c *Cluster, q *part) (l *Lease, retired *muxed) {
+	for _, m := range q.shared {
+		if l, usedUp := m.leaseLocked(c); l != nil {
+			if usedUp {
+				q.shared = slices.DeleteFunc(q.shared, func(o *muxed) bool { return o == m })
+				retired = m
+			}
+			return l, retired
+		}
+	}
+	return nil, nil
+}
+
+// leaseLocked leases a stream of m, or returns nil if m has none to give.
+func (m *muxed) leaseLocked(c *Cluster) (l *Lease, usedUp bool) {
+	s, err := m.conn.Open()
+	if err != nil {
+		return nil, false // full, or ending: then follow takes it out
+	}
+	l, _ = m.host.pool.leases.Get().(*Lease)
+	if l == nil {
+		l = new(Lease)
+	}
+	*l = Lease{
+		Stream: s, host: m.host, cluster: c, version: message.HTTP2,
+		tls: m.tls, local: m.local, reused: m.served > 0, muxed: m,
+	}
+	m.served++
+	return l, c.spec.MaxRequestsPerConn > 0 && m.served >= c.spec.MaxRequestsPerConn
+}
+
+func (m *muxed) drain() {
+	if m != nil {
+		m.conn.Drain()
+	}
+}
+
+// takesUpgrade waits for the server's settings and says whether they allow
+// extended CONNECT (RFC 8441).
+func (m *muxed) takesUpgrade(until time.Time) bool {
+	timer := time.NewTimer(time.Until(until))
+	defer timer.Stop()
+	select {
+	case <-m.conn.Ready():
+	case <-timer.C:
+	}
+	return m.conn.ExtendedConnect()
+}
+
+// freshStream leases a stream of a new connection: the one that somebody else
+// is opening, or one of its own, or whatever becomes free first.
+func (p *pool) freshStream(c *Cluster, r *Request) (*Lease, *fault.Fault) {
+	for {
+		p.mu.Lock()
+		q := p.partLocked(message.HTTP2, r.SNI)
+		if l, retired := p.streamLocked(c, q); l != nil {
+			p.mu.Unlock()
+			retired.drain()
+			return l, nil
+		}
+		if fl := q.flight; fl != nil && fl.joined < min(maxJoined, c.spec.maxStreams())-1 {
+			fl.joined++
+			p.mu.Unlock()
+			if f := p.join(c, r, fl); f != nil {
+				return nil, f
+			}
+			continue
+		}
+		if p.admitLocked(c, q) {
+			fl := &flight{done: make(chan struct{})}
+			if !q.orphan {
+				q.flight = fl
+			}
+			p.mu.Unlock()
+			return p.fly(c, r, q, fl)
+		}
+		if other := p.takeOtherLocked(q); other != nil {
+			p.mu.Unlock()
+			other.close() // makes room
+			continue
+		}
+		w := p.enqueueLocked(q)
+		p.mu.Unlock()
+		if _, f := p.await(c, r, w); f != nil {
+			return nil, f
+		}
+	}
+}
+
+// join waits for a connection that another request opens.
+func (p *pool) join(c *Cluster, r *Request, fl *flight) *fault.Fault {
+	timer := time.NewTimer(time.Until(connectDeadline(c.spec, r, time.Now())))
+	defer timer.Stop()
+	select {
+	case <-fl.done:
+		return fl.fault
+	case <-timer.C:
+		return &fault.Fault{
+			Side: fault.Upstream, Kind: fault.ConnectTimeout, Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
+			Hint: "the connection was not ready in time",
+		}
+	}
+}
+
+// fly opens a connection for fl and leases its first stream.
+func (p *pool) fly(c *Cluster, r *Request, q *part, fl *flight) (l *Lease, f *fault.Fault) {
+	conn, f := p.host.dial(c, r, p.host.transport.alpn(message.HTTP2))
+	var m *muxed
+	if f == nil {
+		m, f = p.newMuxed(c, q, conn)
+	}
+	p.mu.Lock()
+	if q.flight == fl {
+		q.flight = nil
+	}
+	alone := false
+	if f == nil {
+		var usedUp bool
+		l, usedUp = m.leaseLocked(c)
+		if alone = usedUp || q.orphan || p.draining; !alone {
+			q.shared = append(q.shared, m)
+		}
+	} else if f.Kind != fault.ConnectTimeout || r.Deadline.IsZero() {
+		fl.fault = f // a deadline of this request alone is not the others' fault
+	}
+	p.mu.Unlock()
+	close(fl.done)
+	if f != nil {
+		p.forget(q, c.limits)
+		return nil, f
+	}
+	go p.follow(m)
+	if alone {
+		m.conn.Drain()
+	}
+	if l == nil { // ended before it was used
+		return nil, &fault.Fault{
+			Side: fault.Upstream, Kind: fault.ConnectionClosed, Err: m.conn.Err(),
+			Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
+			Hint:   "the endpoint closed the connection at once: does it speak HTTP/2?",
+		}
+	}
+	return l, nil
+}
+
+func (p *pool) newMuxed(c *Cluster, q *part, conn net.Conn) (*muxed, *fault.Fault) {
+	cfg := http2.ClientDefaults()
+	cfg.MaxStreams = c.spec.maxStreams()
+	cfg.Changed = p.changed
+	m := &muxed{part: q, host: p.host, limits: c.limits, stats: c.stats}
+	m.local, m.tls = stateOf(conn)
+	var err error
+	if m.conn, err = http2.NewClientConn(conn, cfg); err != nil {
+		_ = conn.Close()
+		p.host.countHangup(c.stats)
+		return nil, &fault.Fault{Side: fault.Mesh, Kind: fault.Internal, Object: "cluster " + c.spec.Name, Err: err}
+	}
+	c.stats.ConnHTTP2Total.Add(1)
+	return m, nil
+}
+
+// follow takes m out of the pool when its connection has ended.
+func (p *pool) follow(m *muxed) {
+	<-m.conn.Done()
+	p.mu.Lock()
+	m.part.shared = slices.DeleteFunc(m.part.shared, func(o *muxed) bool { return o == m })
+	p.mu.Unlock()
+	var ended http2.ConnError
+	if errors.As(m.conn.Err(), &ended) && ended.Remote {
+		m.stats.ConnRemoteClosed.Add(1)
+	}
+	p.host.countHangup(m.stats)
+	p.forget(m.part, m.limits)
+}
+
+// returnMuxed ends a lease: whatever is left of the stream is reset.
+func (p *pool) returnMuxed(l *Lease) {
+	l.Abort(uint32(http2.CodeCancel))
+	*l = Lease{}
+	p.leases.Put(l)
+	p.mu.Lock()
+	if len(p.waiting) > 0 {
+		p.wakeLocked(nil)
+	}
+	p.mu.Unlock()
+}
+
+// sweepMuxedLocked takes those out of q that are to be drained.
+func (p *pool) sweepMuxedLocked(q *part, now time.Time, draining []*muxed) []*muxed {
+	q.shared = slices.DeleteFunc(q.shared, func(m *muxed) bool {
+		if m.conn.Drained() {
+			return true // GOAWAY: streams finish, then follow counts it out
+		}
+		limit := p.spec.IdleTimeout
+		if limit <= 0 || m.conn.ActiveStreams() > 0 || now.Sub(m.conn.LastActive()) < limit {
+			return false
+		}
+		m.stats.ConnIdleRetired.Add(1)
+		draining = append(draining, m)
+		return true
+	})
+	return draining
+}
