@@ -1,0 +1,55 @@
+# Copyright The Meltemi Authors
+# SPDX-License-Identifier: Apache-2.0
+
+GO       ?= go
+CACHE    := $(CURDIR)/.cache
+LINT     := $(CACHE)/bin/golangci-lint
+LINT_VER := v2.12.2
+FUZZTIME ?= 10s
+
+.PHONY: build check fmt vet lint layers test race e2e bench fuzz gen clean
+
+build: ## the programs, static, into bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+
+check: fmt vet layers lint ## everything that needs no running program
+
+fmt:
+	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v /testdata/)); \
+	if [ -n "$$out" ]; then echo "gofmt would change:"; echo "$$out"; exit 1; fi
+
+vet:
+	$(GO) vet ./...
+
+layers: ## imports, package comments, names
+	$(GO) test .
+
+lint: $(LINT)
+	$(LINT) run ./...
+
+$(LINT):
+	GOBIN=$(CACHE)/bin $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VER)
+
+test: ## unit tests
+	$(GO) test ./...
+
+race: ## unit tests of what runs concurrently, under the race detector
+	$(GO) test -race ./derive/... ./http2/... ./xds/... ./proxy/... ./control/push/... ./certs/...
+
+e2e: build ## suites with real peers: Envoy, nginx, h2spec, gRPC's interop; they skip, saying so, where a peer is missing
+	$(GO) test -count=1 -timeout 40m ./test/...
+
+bench: build ## side by side with nginx and Envoy
+	$(GO) run ./bench
+
+fuzz: ## every fuzz target for FUZZTIME
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	  for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "== $$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; done
+
+gen: ## generated code
+	sh wire/gen.sh
+
+clean:
+	rm -rf bin .cache
