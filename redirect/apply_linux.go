@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -17,11 +18,16 @@ import (
 	"github.com/meltemi/meltemi/netio/netns"
 )
 
+// noIPv6 is how kernels say that IPv6 is switched off.
+var noIPv6 = []error{unix.EPERM, unix.EACCES, unix.EOPNOTSUPP, unix.EAFNOSUPPORT}
+
 // Apply makes r hold in ns, in one transaction, replacing what an earlier Apply put there. It needs
 // CAP_NET_ADMIN over ns and nf_tables with inet NAT (Linux 5.2).
 func (r Rules) Apply(ns netns.Namespace) error {
 	for _, p := range r.Loopback {
-		if err := ns.AddAddr("lo", p); err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+		// Where IPv6 is switched off the address cannot be had, and is not missed.
+		err := ns.AddAddr("lo", p)
+		if err != nil && !slices.ContainsFunc(noIPv6, func(e error) bool { return errors.Is(err, e) }) {
 			return fmt.Errorf("redirect: %w", err)
 		}
 	}

@@ -170,6 +170,27 @@ func (n Namespace) Links(prefix string) (names []string, err error) {
 	return names, err
 }
 
+// Routes returns the IPv4 and IPv6 ranges that n has routes to, default routes apart.
+func (n Namespace) Routes() (ranges []netip.Prefix, err error) {
+	err = n.handle(func(h *netlink.Handle) error {
+		routes, err := h.RouteList(nil, netlink.FAMILY_ALL)
+		if err != nil {
+			return fmt.Errorf("list routes of %s: %w", n, err)
+		}
+		for _, r := range routes {
+			if r.Dst == nil {
+				continue
+			}
+			ones, _ := r.Dst.Mask.Size()
+			if a, ok := netip.AddrFromSlice(r.Dst.IP); ok && ones > 0 {
+				ranges = append(ranges, netip.PrefixFrom(a.Unmap(), ones))
+			}
+		}
+		return nil
+	})
+	return ranges, err
+}
+
 func ipNet(p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 }

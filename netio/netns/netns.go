@@ -6,6 +6,7 @@
 //
 //	netns.go    a namespace, and what can be done in it; every system
 //	enter.go    how a thread enters a namespace and leaves it again (Linux)
+//	start.go    processes inside, with files of their own where needed (Linux)
 //	links.go    bridges, veth pairs, addresses, routes (Linux)
 //
 // A namespace belongs to a thread, not to a goroutine: whatever runs inside Do must not start

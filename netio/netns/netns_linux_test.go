@@ -173,3 +173,46 @@ func TestZeroNamespaceIsOurs(t *testing.T) {
 		}
 	}
 }
+
+func TestStartShowsAProcessItsOwnFiles(t *testing.T) {
+	n := create(t, "overlay")
+	mine := t.TempDir() + "/resolv.conf"
+	if err := os.WriteFile(mine, []byte("nameserver 10.9.8.7\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := os.ReadFile("/etc/resolv.conf")
+	out, err := os.Create(t.TempDir() + "/out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd := exec.Command("cat", "/etc/resolv.conf", "/proc/self/net/dev")
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := n.Start(cmd, map[string]string{"/etc/resolv.conf": mine, "/etc/no-such-file": mine}); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	got, _ := os.ReadFile(out.Name())
+	if !strings.Contains(string(got), "10.9.8.7") || strings.Contains(string(got), "eth") {
+		t.Errorf("the process saw %s", got)
+	}
+	if after, _ := os.ReadFile("/etc/resolv.conf"); string(after) != string(before) {
+		t.Error("everybody sees it")
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	n := create(t, "routes")
+	if err := n.AddBridge("br0", netip.MustParsePrefix("10.253.1.1/24")); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.AddDefaultRoute(netip.MustParseAddr("10.253.1.2")); err != nil {
+		t.Fatal(err)
+	}
+	ranges, err := n.Routes()
+	if err != nil || !slices.Contains(ranges, netip.MustParsePrefix("10.253.1.0/24")) {
+		t.Errorf("got %v, %v", ranges, err)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/exec"
 
 	"github.com/meltemi/meltemi/netio"
 )
@@ -54,3 +55,14 @@ func (n Namespace) DeleteLink(string) error { return nil }
 
 // Links has nothing to list.
 func (n Namespace) Links(string) ([]string, error) { return nil, nil }
+
+// Start starts cmd where we are; anything else there is not.
+func (n Namespace) Start(cmd *exec.Cmd, overlay map[string]string) error {
+	if len(overlay) > 0 {
+		return errNone
+	}
+	return n.do(cmd.Start)
+}
+
+// Routes has nothing to list.
+func (n Namespace) Routes() ([]netip.Prefix, error) { return nil, nil }
