@@ -262,7 +262,7 @@ func TestEarlyResponse(t *testing.T) {
 }
 
 func TestDeadlines(t *testing.T) {
-	block := make(chan struct{})
+	block, written := make(chan struct{}), make(chan error, 1)
 	c, _ := connect(t, func(s *ServerStream) {
 		if s.Request().Path == "/write" {
 			_ = s.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
@@ -271,9 +271,7 @@ func TestDeadlines(t *testing.T) {
 			for err == nil { // nobody reads: the window is used up
 				_, err = s.Write(make([]byte, 5000))
 			}
-			if !errors.Is(err, os.ErrDeadlineExceeded) {
-				t.Errorf("Write: %v", err)
-			}
+			written <- err
 		}
 		<-block
 	})
@@ -290,6 +288,9 @@ func TestDeadlines(t *testing.T) {
 	s.Abort(uint32(CodeCancel))
 	s = open(t, c, get("/write"), true)
 	readHead(t, s)
+	if err := <-written; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("server Write: %v", err)
+	}
 	w := open(t, c, post("/read"), false)
 	_ = w.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
 	var err error

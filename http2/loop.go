@@ -22,15 +22,22 @@ func (c *conn) readFrames() error {
 		if h.length > defaultMaxFrame {
 			return broken(CodeFrameSize, fmt.Sprintf("a frame of %d bytes, allowed are %d", h.length, defaultMaxFrame))
 		}
-		err = c.frame(h)
-		var se StreamError
-		if err != nil && errors.As(err, &se) {
-			err = c.streamFault(se)
+		if err = c.frame(h); err == nil {
+			continue
 		}
-		if err != nil {
+		if err = c.faulted(err); err != nil {
 			return err
 		}
 	}
+}
+
+// faulted resets the stream that err is about, if it is about one.
+func (c *conn) faulted(err error) error {
+	var se StreamError
+	if errors.As(err, &se) {
+		return c.streamFault(se)
+	}
+	return err
 }
 
 func broken(code ErrCode, reason string) ConnError { return ConnError{Code: code, Reason: reason} }
