@@ -130,74 +130,86 @@ func (hs *hostSet) shareLoad(over uint64, threshold uint32) {
 		sum += health(p.healthyCount, p.total) + health(p.degradedCount, p.total)
 	}
 	total := min(100, sum)
-	if total == 0 {
-		hs.shareInPanic(threshold)
+	if hs.judgePanic(total, threshold) {
+		hs.shareInPanic()
 		return
 	}
+	if total == 0 {
+		return // nobody may be picked
+	}
 	left := uint32(100)
+	var firstHealthy, firstDegraded *uint32
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
-		p.load = min(left, health(p.healthyCount, p.total)*100/total)
+		h := health(p.healthyCount, p.total)
+		p.load = min(left, h*100/total)
 		left -= p.load
+		if h > 0 && firstHealthy == nil {
+			firstHealthy = &p.load
+		}
 	}
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
-		p.degradedLoad = min(left, health(p.degradedCount, p.total)*100/total)
+		h := health(p.degradedCount, p.total)
+		p.degradedLoad = min(left, h*100/total)
 		left -= p.degradedLoad
-	}
-	hs.giveRemainder(left)
-	for i := range hs.priorities {
-		p := &hs.priorities[i]
-		if total < 100 && p.total > 0 && threshold > 0 {
-			p.panic = uint32(100*(p.healthyCount+p.degradedCount)/p.total) < threshold
+		if h > 0 && firstDegraded == nil {
+			firstDegraded = &p.degradedLoad
 		}
 	}
+	if firstHealthy == nil { // total > 0: then there is a degraded one
+		firstHealthy = firstDegraded
+	}
+	*firstHealthy += left // what rounding has left over
 }
 
-func (hs *hostSet) giveRemainder(left uint32) {
+// judgePanic sets which priorities panic, and says whether all do. An empty
+// priority panics with the others; together they must not reach full health.
+func (hs *hostSet) judgePanic(total, threshold uint32) (all bool) {
+	if threshold == 0 || total == 100 {
+		return false
+	}
+	all = true
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
-		if p.load > 0 {
-			p.load += left
-			return
-		}
-		if p.degradedLoad > 0 {
-			p.degradedLoad += left
-			return
-		}
+		available := 100 * (p.healthyCount + p.degradedCount)
+		p.panic = p.total == 0 || available < int(threshold)*p.total
+		all = all && p.panic
 	}
+	return all
 }
 
-// shareInPanic splits load by number of hosts where nobody is healthy.
-func (hs *hostSet) shareInPanic(threshold uint32) {
+// shareInPanic splits load by number of hosts: every priority panics.
+func (hs *hostSet) shareInPanic() {
 	all := 0
 	for i := range hs.priorities {
 		all += hs.priorities[i].total
 	}
-	if all == 0 || threshold == 0 {
-		return
-	}
 	left := uint32(100)
-	first := -1
+	var first *uint32
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
 		if p.total == 0 {
 			continue
 		}
-		if first < 0 {
-			first = i
+		if first == nil {
+			first = &p.load
 		}
-		p.panic = true
-		p.load = min(left, uint32(100*p.total/all))
+		p.load = uint32(100 * p.total / all)
 		left -= p.load
 	}
-	hs.priorities[first].load += left
+	if first != nil {
+		*first += left
+	}
 }
 
 // fill makes the groups that requests choose from.
 func (p *priority) fill(spec *Spec, places []place, over uint64, now time.Time) {
 	var healthy, degraded []*Host
+	var shares []float64 // of healthy, for hash policies with localities
+	var up []place
 	for _, pl := range places {
+		from := len(healthy)
 		for _, h := range pl.hosts {
 			switch {
 			case p.panic || h.healthy():
@@ -206,26 +218,53 @@ func (p *priority) fill(spec *Spec, places []place, over uint64, now time.Time) 
 				degraded = append(degraded, h)
 			}
 		}
+		up = append(up, place{pl.weight, healthy[from:len(healthy):len(healthy)]})
 	}
-	p.healthy = newGroup(spec, healthy, now)
-	p.degraded = newGroup(spec, degraded, now)
-	if !spec.LocalityWeighted || p.panic {
-		return
+	if spec.LocalityWeighted && spec.hashes() {
+		shares = localityShares(up)
 	}
-	var weights []float64
-	for _, pl := range places {
-		var up []*Host
+	p.healthy = newGroup(spec, healthy, shares, now)
+	p.degraded = newGroup(spec, degraded, nil, now)
+	if spec.LocalityWeighted && !spec.hashes() && !p.panic {
+		p.fillLocalities(spec, places, up, over, now)
+	}
+}
+
+func (s *Spec) hashes() bool { return s.Policy == RingHash || s.Policy == Maglev }
+
+// localityShares weighs hosts by the weight of their place: hash policies put
+// them all in one table, so that a key keeps its host. It is nil if no place
+// has a weight.
+func localityShares(up []place) []float64 {
+	var shares []float64
+	weighted := false
+	for _, pl := range up {
+		var sum float64
 		for _, h := range pl.hosts {
-			if h.healthy() {
-				up = append(up, h)
-			}
+			sum += float64(h.weight())
 		}
-		if pl.weight == 0 || len(up) == 0 {
+		for _, h := range pl.hosts {
+			shares = append(shares, float64(pl.weight)*float64(h.weight())/sum)
+			weighted = weighted || pl.weight > 0
+		}
+	}
+	if !weighted {
+		return nil
+	}
+	return shares
+}
+
+// fillLocalities makes a group of each place that has a weight and anyone
+// healthy; the weight is lowered by what is unhealthy beyond overprovisioning.
+func (p *priority) fillLocalities(spec *Spec, places, up []place, over uint64, now time.Time) {
+	var weights []float64
+	for i, pl := range up {
+		if pl.weight == 0 || len(pl.hosts) == 0 {
 			continue
 		}
-		health := min(100, over*uint64(len(up))/uint64(len(pl.hosts)))
-		weights = append(weights, float64(pl.weight)*float64(health))
-		p.localities = append(p.localities, newGroup(spec, up, now))
+		health := min(1, float64(over)/100*float64(len(pl.hosts))/float64(len(places[i].hosts)))
+		weights = append(weights, float64(pl.weight)*health)
+		p.localities = append(p.localities, newGroup(spec, pl.hosts, nil, now))
 	}
 	if len(p.localities) > 0 {
 		p.localitySchedule = schedule(weights)
@@ -233,17 +272,19 @@ func (p *priority) fill(spec *Spec, places []place, over uint64, now time.Time) 
 	}
 }
 
-func newGroup(spec *Spec, hosts []*Host, now time.Time) group {
+// newGroup prepares the choice among hosts. shares, if not nil, stand for the
+// hosts' own weights in a hash policy; a share of 0 keeps a host out.
+func newGroup(spec *Spec, hosts []*Host, shares []float64, now time.Time) group {
 	g := group{hosts: hosts, start: rand.Uint32(), next: newCounter()}
 	if len(hosts) == 0 {
 		return g
 	}
 	switch spec.Policy {
 	case RingHash:
-		g.ring = newRing(hosts, spec.RingMin, spec.RingMax)
+		g.ring = newRing(hosts, shares, spec.RingMin, spec.RingMax)
 		return g
 	case Maglev:
-		g.maglev = newMaglev(hosts, spec.MaglevSize)
+		g.maglev = newMaglev(hosts, shares, spec.MaglevSize)
 		return g
 	case Random:
 		return g
@@ -260,23 +301,25 @@ func newGroup(spec *Spec, hosts []*Host, now time.Time) group {
 	return g
 }
 
-// pick chooses for the attempt-th try of one selection.
+// pick chooses for the attempt-th try of one selection. Hash policies use the
+// request's hash in the place of chance, so that one key keeps its priority and
+// its host.
 func (hs *hostSet) pick(spec *Spec, r *Request, random uint64, attempt int) *Host {
-	g, ok := hs.group(r, random)
+	if spec.hashes() && r.HasHash {
+		random = r.Hash
+	} else {
+		attempt = 0 // the next draw is another one anyway
+	}
+	g, ok := hs.group(random)
 	if !ok {
 		return nil
 	}
-	return g.pick(spec, r, random, attempt)
+	return g.pick(spec, random, attempt)
 }
 
-// group chooses a priority by load, then a locality by weight. Hash policies use
-// the hash instead of chance, so that one key keeps its priority.
-func (hs *hostSet) group(r *Request, random uint64) (*group, bool) {
-	draw := random
-	if r.HasHash {
-		draw = r.Hash
-	}
-	at := uint32(draw%100) + 1
+// group chooses a priority by load, then a locality by weight.
+func (hs *hostSet) group(random uint64) (*group, bool) {
+	at := uint32(random%100) + 1
 	var sum uint32
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
@@ -297,17 +340,17 @@ func (hs *hostSet) group(r *Request, random uint64) (*group, bool) {
 	return nil, false
 }
 
-func (g *group) pick(spec *Spec, r *Request, random uint64, attempt int) *Host {
+func (g *group) pick(spec *Spec, random uint64, attempt int) *Host {
 	n := uint64(len(g.hosts))
 	switch {
 	case n == 0:
 		return nil
 	case n == 1:
 		return g.hosts[0]
-	case g.ring != nil && r.HasHash:
-		return g.ring.pick(r.Hash, attempt)
-	case g.maglev != nil && r.HasHash:
-		return g.maglev.pick(r.Hash, attempt)
+	case g.ring != nil:
+		return g.ring.pick(random, attempt)
+	case g.maglev != nil:
+		return g.maglev.pick(random, attempt)
 	}
 	switch spec.Policy {
 	case RoundRobin:
@@ -332,15 +375,18 @@ func (g *group) leastRequest(spec *Spec, random uint64) *Host {
 		choices = 2
 	}
 	var best *Host
-	var bestActive int64
+	var bestActive, bestWeight int64
 	for i := range choices {
 		if i > 0 {
 			random = mix(random)
 		}
 		h := g.draw(random)
-		active := h.stats.Active.Load()
-		if best == nil || active < bestActive {
-			best, bestActive = h, active
+		active, weight := h.stats.Active.Load(), int64(1)
+		if g.schedule != nil {
+			weight = int64(h.weight())
+		}
+		if best == nil || active*bestWeight < bestActive*weight {
+			best, bestActive, bestWeight = h, active, weight
 		}
 	}
 	return best

@@ -195,6 +195,7 @@ func (c *Cluster) sweepOriginals(now time.Time) {
 		if now.UnixNano()-h.used.Load() > int64(originalIdle) && h.pool.active() == 0 && h.pool.idle() == 0 {
 			delete(c.originals, dst)
 			c.originalsRO.Delete(dst)
+			h.pool.drain() // nobody would sweep what a late request leaves there
 		}
 	}
 }

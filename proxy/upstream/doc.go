@@ -8,9 +8,13 @@
 //	spec.go    what config hands over: immutable values
 //	set.go     Set: the live clusters; Ref: a name resolved once, for routes
 //	cluster.go Cluster: Pick an endpoint, Open a stream or Dial a connection
-//	balance_*  the policies, pure over a host set
-//	pool_*     HTTP/1 and HTTP/2 connections
+//	balance.go the policies, pure over a host set; hash.go, schedule.go
 //	outlier.go ejection
+//	dns.go     clusters whose endpoints are names
+//	lease.go   Lease: a stream on a connection; what its errors mean
+//	pool.go    a host's connections: limits, waiting, draining, sweeping
+//	pool_http1.go, pool_http2.go, keepalive.go, dial.go
+//	dial/      opens one connection: TCP, PROXY header, TLS
 //
 // The way of one attempt: Ref.Load, Cluster.Admit (circuit breaker),
 // Cluster.Pick, Cluster.Open, then the Stream, then Lease.Done with the outcome.

@@ -26,14 +26,14 @@ type ring struct {
 	hosts  []*Host
 }
 
-func newRing(hosts []*Host, minSize, maxSize uint64) *ring {
+func newRing(hosts []*Host, shares []float64, minSize, maxSize uint64) *ring {
 	if minSize == 0 {
 		minSize = defaultRingMin
 	}
 	if maxSize == 0 {
 		maxSize = defaultRingMax
 	}
-	weights, lowest := normalised(hosts)
+	weights, lowest := normalised(hosts, shares)
 	scale := math.Min(math.Ceil(lowest*float64(minSize))/lowest, float64(maxSize))
 	size := int(math.Ceil(scale))
 	type entry struct {
@@ -74,16 +74,21 @@ func (r *ring) pick(hash uint64, attempt int) *Host {
 	return r.hosts[(lo+attempt)%len(r.hosts)]
 }
 
-func normalised(hosts []*Host) (weights []float64, lowest float64) {
+// normalised returns each host's part of the whole, and the lowest that is not 0.
+func normalised(hosts []*Host, shares []float64) (weights []float64, lowest float64) {
+	weights = make([]float64, len(hosts))
 	var sum float64
-	for _, h := range hosts {
-		sum += float64(h.weight())
+	for i, h := range hosts {
+		if weights[i] = float64(h.weight()); shares != nil {
+			weights[i] = shares[i]
+		}
+		sum += weights[i]
 	}
 	lowest = 1
-	weights = make([]float64, len(hosts))
-	for i, h := range hosts {
-		weights[i] = float64(h.weight()) / sum
-		lowest = math.Min(lowest, weights[i])
+	for i := range weights {
+		if weights[i] /= sum; weights[i] > 0 {
+			lowest = math.Min(lowest, weights[i])
+		}
 	}
 	return weights, lowest
 }
@@ -91,7 +96,7 @@ func normalised(hosts []*Host) (weights []float64, lowest float64) {
 // A maglevTable is Maglev's lookup table with Envoy's weights.
 type maglevTable struct{ table []*Host }
 
-func newMaglev(hosts []*Host, size uint64) *maglevTable {
+func newMaglev(hosts []*Host, shares []float64, size uint64) *maglevTable {
 	if size == 0 || size > maxMaglev {
 		size = defaultMaglev
 	}
@@ -100,17 +105,20 @@ func newMaglev(hosts []*Host, size uint64) *maglevTable {
 		offset, skip, next uint64
 		weight, target     float64
 	}
-	builds := make([]build, len(hosts))
-	weights, _ := normalised(hosts)
+	builds := make([]build, 0, len(hosts))
+	weights, _ := normalised(hosts, shares)
 	var heaviest float64
 	for i, h := range hosts {
+		if weights[i] == 0 {
+			continue
+		}
 		key := h.hashKey(false)
-		builds[i] = build{
+		builds = append(builds, build{
 			host:   h,
 			offset: xxhash.Sum64String(key) % size,
 			skip:   seeded(key)%(size-1) + 1,
 			weight: weights[i],
-		}
+		})
 		heaviest = math.Max(heaviest, weights[i])
 	}
 	sort.Slice(builds, func(i, j int) bool { return builds[i].host.hashKey(false) < builds[j].host.hashKey(false) })

@@ -68,7 +68,7 @@ func (c *Cluster) observeLocal(h *Host, d *Outlier, f *fault.Fault) {
 		return // the client left, or we gave up: not the endpoint's doing
 	}
 	if d.SplitLocal {
-		if n := h.outlier.consecutiveLocal.Add(1); n == threshold(d.ConsecutiveLocal, 5) {
+		if reached(&h.outlier.consecutiveLocal, d.ConsecutiveLocal) {
 			c.eject(h, d, d.EnforcingConsecutiveLocal)
 		}
 		return
@@ -92,15 +92,25 @@ func (c *Cluster) observeStatus(h *Host, d *Outlier, status int) {
 		return
 	}
 	if status >= 502 && status <= 504 {
-		if n := e.consecutiveGateway.Add(1); n == threshold(d.ConsecutiveGateway, 5) {
+		if reached(&e.consecutiveGateway, d.ConsecutiveGateway) {
 			c.eject(h, d, d.EnforcingConsecutiveGateway)
 		}
 	} else {
 		e.consecutiveGateway.Store(0)
 	}
-	if n := e.consecutive5xx.Add(1); n == threshold(d.Consecutive5xx, 5) {
+	if reached(&e.consecutive5xx, d.Consecutive5xx) {
 		c.eject(h, d, d.EnforcingConsecutive5xx)
 	}
+}
+
+// reached counts a failure and says whether it is the one that counts; then
+// counting begins anew, whether or not the host is ejected for it.
+func reached(n *atomic.Uint32, after uint32) bool {
+	if n.Add(1) != threshold(after, 5) {
+		return false
+	}
+	n.Store(0)
+	return true
 }
 
 func threshold(v, otherwise uint32) uint32 {
@@ -123,13 +133,13 @@ func (c *Cluster) eject(h *Host, d *Outlier, enforcing uint32) {
 	}
 	hosts := int64(len(c.members))
 	most := int64(threshold(d.MaxEjectionPercent, 10))
-	if hosts == 0 || 100*(c.stats.EjectionsActive.Load()+1)/hosts > most {
+	if 100*(c.stats.EjectionsActive.Load()+1) > most*hosts {
 		c.stats.EjectionsOverflow.Add(1)
 		return
 	}
 	e.mu.Lock()
 	e.at = c.now()
-	if e.times*base(d) < longest(d) {
+	if e.times*base(d) < longest(d)+base(d) {
 		e.times++
 	}
 	e.mu.Unlock()
