@@ -102,6 +102,9 @@ func (h *Hold) release() {
 	h.prev, h.next, h.last = nil, nil, nil
 }
 
+// Watcher is the one that h belongs to.
+func (h *Hold) Watcher() *Watcher { return h.w }
+
 // Pending reports whether h's value may differ from the one last reported.
 func (h *Hold) Pending() bool {
 	h.w.g.mu.RLock()
@@ -120,6 +123,13 @@ func (h *Hold) pend() {
 	case h.w.ready <- struct{}{}:
 	default:
 	}
+}
+
+// Pending reports whether any held result may have changed since the last Drain.
+func (w *Watcher) Pending() bool {
+	w.g.mu.RLock()
+	defer w.g.mu.RUnlock()
+	return slices.ContainsFunc(w.pending, func(h *Hold) bool { return !h.released })
 }
 
 // Ready receives when a held result may have changed since the last Drain.

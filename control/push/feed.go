@@ -1,0 +1,313 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package push
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/meltemi/meltemi/derive"
+	"github.com/meltemi/meltemi/xds"
+)
+
+// A feed is what one client is to be sent. Its own goroutine is the one that calls Next: it turns requests and changes
+// into updates, one step at a time, and takes no step before the updates of the last one are sent.
+type feed struct {
+	hub     *Hub
+	client  *xds.Client
+	kinds   []bound // in the order of pushing
+	watcher *derive.Watcher
+	wake    chan struct{} // something was asked or acknowledged
+
+	// Of Next.
+	topics   []*topic // in the order of pushing
+	queue    []*xds.Update
+	nonces   uint64
+	trailing map[string]struct{} // clusters still to be removed
+	trailed  time.Time           // since when the first of them is waiting
+
+	mu      sync.Mutex
+	asks    []ask
+	working bool                // a step has begun whose updates are not all queued
+	active  time.Time           // when the client last asked or answered
+	answers map[string]*answers // by type URL
+}
+
+// An ask is one change of a subscription.
+type ask struct {
+	typeURL     string
+	add, remove []string
+	wildcard    bool
+}
+
+var _ xds.Feed = (*feed)(nil)
+
+func newFeed(h *Hub, c *xds.Client, kinds []bound) *feed {
+	return &feed{
+		hub: h, client: c, kinds: kinds, watcher: h.g.NewWatcher(), wake: make(chan struct{}, 1),
+		trailing: map[string]struct{}{}, answers: map[string]*answers{},
+	}
+}
+
+// Subscribe notes what is asked; Next answers.
+func (f *feed) Subscribe(typeURL string, add, remove []string, wildcard bool) {
+	f.mu.Lock()
+	f.asks = append(f.asks, ask{typeURL, add, remove, wildcard})
+	f.active = time.Now()
+	f.mu.Unlock()
+	f.poke()
+}
+
+func (f *feed) poke() {
+	select {
+	case f.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Close lets go of everything.
+func (f *feed) Close() {
+	f.watcher.Close()
+	f.hub.close(f)
+}
+
+// Next returns the next update to be sent.
+func (f *feed) Next(ctx context.Context) (*xds.Update, error) {
+	for len(f.queue) == 0 {
+		if err := f.await(ctx); err != nil {
+			return nil, err
+		}
+		if err := f.step(); err != nil {
+			return nil, err
+		}
+	}
+	u := f.queue[0]
+	f.queue = f.queue[1:]
+	return u, nil
+}
+
+// await blocks until there is something to do: at once for what was asked, after a pause for what has changed.
+func (f *feed) await(ctx context.Context) error {
+	for !f.asked() {
+		wait, due := f.trailDue(false)
+		if due {
+			return nil
+		}
+		changed, err := f.sleep(ctx, wait)
+		if err != nil {
+			return err
+		}
+		if changed {
+			return f.settle(ctx)
+		}
+	}
+	return nil
+}
+
+// sleep blocks until something happens, or until wait, if there is one, is over. changed: a result may have changed.
+func (f *feed) sleep(ctx context.Context, wait time.Duration) (changed bool, err error) {
+	var timer <-chan time.Time
+	if wait > 0 {
+		t := time.NewTimer(wait)
+		defer t.Stop()
+		timer = t.C
+	}
+	select {
+	case <-ctx.Done():
+		return false, ctx.Err()
+	case <-f.watcher.Ready():
+		return true, nil
+	case <-f.wake:
+	case <-timer:
+	}
+	return false, nil
+}
+
+func (f *feed) asked() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.asks) > 0
+}
+
+// settle waits until no version has come for Quiet, at most Max.
+func (f *feed) settle(ctx context.Context) error {
+	t := time.NewTimer(f.hub.cfg.Quiet)
+	defer t.Stop()
+	version, began := f.hub.g.Version(), time.Now()
+	for !f.asked() {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-f.wake:
+			continue
+		case <-t.C:
+		}
+		now := f.hub.g.Version()
+		left := f.hub.cfg.Max - time.Since(began)
+		if now == version || left <= 0 {
+			return nil
+		}
+		version = now
+		t.Reset(min(f.hub.cfg.Quiet, left))
+	}
+	return nil
+}
+
+// step carries out what was asked, and queues an update for each type of which something has changed. All of them show
+// one version. A query that panics ends this client's stream, not the control plane.
+func (f *feed) step() (err error) {
+	f.mu.Lock()
+	asks := f.asks
+	f.asks, f.working = nil, true
+	f.mu.Unlock()
+	defer func() {
+		if p := recover(); p != nil {
+			f.hub.cfg.Log.Error("configuration cannot be computed; this is a defect of the control plane",
+				"client", f.client.ID, "panic", p, "stack", string(debug.Stack()))
+			err = status.Errorf(codes.Internal, "the configuration cannot be computed: %v", p)
+		}
+	}()
+	for _, a := range asks {
+		f.topic(a.typeURL).ask(a)
+	}
+	var updates []*xds.Update
+	f.watcher.Collect(func(c *derive.Context, changed []*derive.Hold) {
+		for _, h := range changed {
+			h.Tag().(tag).changed()
+		}
+		for _, t := range f.topics {
+			if d := t.build(c); d != nil {
+				f.follow(t, d)
+				if d.Full || len(d.Resources) > 0 || len(d.Removed) > 0 {
+					updates = append(updates, &d.Update)
+				}
+			}
+		}
+	})
+	if u := f.trail(len(updates) > 0); u != nil {
+		updates = append(updates, u)
+	}
+	f.send(updates)
+	return nil
+}
+
+// topic finds or makes what the client wants of a type. A type that its backend does not have is empty.
+func (f *feed) topic(typeURL string) *topic {
+	for _, t := range f.topics {
+		if t.typeURL == typeURL {
+			return t
+		}
+	}
+	i := slices.IndexFunc(f.kinds, func(k bound) bool { return k.typeURL == typeURL })
+	t := &topic{bound: bound{typeURL: typeURL}, rank: len(f.kinds), watcher: f.watcher, items: map[string]*item{}}
+	if i >= 0 {
+		t.bound, t.rank = f.kinds[i], i
+	}
+	f.topics = append(f.topics, t)
+	slices.SortStableFunc(f.topics, func(a, b *topic) int { return cmp.Compare(a.rank, b.rank) })
+	f.mu.Lock()
+	f.answers[typeURL] = &answers{typeURL: typeURL, rejected: map[string]Rejection{}}
+	f.mu.Unlock()
+	return t
+}
+
+// follow does what d, an update of t, makes necessary: clusters that are gone are kept for later. And an Envoy whose
+// cluster is new or changed, or who has asked for its clusters anew, waits for endpoints even if these have not changed.
+func (f *feed) follow(t *topic, d *draft) {
+	if t.typeURL != typeCluster {
+		return
+	}
+	for _, r := range d.Resources {
+		delete(f.trailing, r.Name)
+	}
+	for _, n := range d.Removed {
+		delete(f.trailing, n)
+	}
+	if len(d.later) > 0 && len(f.trailing) == 0 {
+		f.trailed = time.Now()
+	}
+	for _, n := range d.later {
+		f.trailing[n] = struct{}{}
+	}
+	i := slices.IndexFunc(f.topics, func(t *topic) bool { return t.typeURL == typeEndpoint })
+	if i < 0 {
+		return
+	}
+	if d.Full {
+		f.topics[i].forceAll()
+		return
+	}
+	for _, r := range d.Resources {
+		f.topics[i].force(r.Name)
+	}
+}
+
+// trailDue reports whether removed clusters may be taken from the client now, or else in how long to look
+// again. busy: something else is about to be sent.
+func (f *feed) trailDue(busy bool) (wait time.Duration, due bool) {
+	if len(f.trailing) == 0 {
+		return 0, false
+	}
+	cfg := &f.hub.cfg
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	left := cfg.RemoveMax - time.Since(f.trailed)
+	if left <= 0 {
+		return 0, true
+	}
+	for _, a := range f.answers {
+		busy = busy || len(a.waiting) > 0
+	}
+	if busy {
+		return left, false // an answer wakes us
+	}
+	quiet := cfg.RemoveAfter - time.Since(f.active)
+	return min(left, quiet), quiet <= 0
+}
+
+// trail is the update that takes removed clusters from the client, if it is time.
+func (f *feed) trail(busy bool) *xds.Update {
+	if _, due := f.trailDue(busy); !due {
+		return nil
+	}
+	u := &xds.Update{TypeURL: typeCluster, Version: f.version(f.hub.g.Version()), Removed: slices.Sorted(maps.Keys(f.trailing))}
+	clear(f.trailing)
+	return u
+}
+
+func (f *feed) version(v derive.Version) string { return strconv.FormatUint(uint64(v), 10) }
+
+// send queues updates, and expects an answer to each.
+func (f *feed) send(updates []*xds.Update) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Now()
+	for _, u := range updates {
+		f.nonces++
+		u.Nonce = fmt.Sprintf("%s-%d", u.Version, f.nonces)
+		f.answers[u.TypeURL].expect(u, now)
+	}
+	for _, t := range f.topics {
+		if t.touched {
+			t.touched = false
+			f.answers[t.typeURL].wants(t)
+		}
+	}
+	f.working = false
+	if len(updates) > 0 {
+		f.active = now
+	}
+	f.queue = append(f.queue, updates...)
+	f.hub.cfg.Changed()
+}

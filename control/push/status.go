@@ -1,0 +1,331 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package push
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/meltemi/meltemi/derive"
+	"github.com/meltemi/meltemi/xds"
+)
+
+// maxWaiting is how many updates of one type may wait for an answer; the oldest are then taken as lost. It is
+// what the xds server remembers.
+const maxWaiting = 256
+
+// maxDetail is the longest rejection that is kept, in bytes.
+const maxDetail = 4 << 10
+
+// A ClientStatus is what one connected proxy has and what it made of it.
+type ClientStatus struct {
+	ID          string // of the stream
+	Node        string
+	Identity    string // verified SPIFFE ID, or empty
+	RemoteAddr  string
+	Delta       bool
+	ConnectedAt time.Time
+	Types       []TypeStatus // in the order of pushing
+}
+
+// A TypeStatus is about one resource type of one proxy. Versions are of the control plane's rows.
+type TypeStatus struct {
+	TypeURL   string
+	Wildcard  bool
+	Names     int       // asked for by name
+	Resources int       // sent and not removed
+	Sent      string    // version of the newest update; empty before the first
+	SentAt    time.Time // of that
+	Acked     string    // version of the newest update that was accepted, wholly or in part
+	AckedAt   time.Time // of that
+	Waiting   int       // updates not yet answered
+	Rejected  []Rejection
+	LastNack  *Nack // the last refusal, even if it has been mended since
+}
+
+// A Rejection is a resource that a proxy refused. What it had under that name before stays in force there.
+type Rejection struct {
+	Client  string // the stream's ID
+	TypeURL string
+	Name    string
+	Version string
+	Detail  string // as the proxy put it
+
+	aliases []string
+}
+
+// A Nack is one refusal, as the proxy put it.
+type Nack struct {
+	Version string
+	Detail  string
+	At      time.Time
+}
+
+// Synced reports whether everything that was sent is in force.
+func (t *TypeStatus) Synced() bool { return t.Waiting == 0 && len(t.Rejected) == 0 }
+
+// answers is what a client said to the updates of one type. Guarded by its feed's mu.
+type answers struct {
+	typeURL  string
+	wildcard bool
+	names    int
+	size     int
+	sent     string
+	sentAt   time.Time
+	acked    string
+	ackedAt  time.Time
+	waiting  []*xds.Update // oldest first
+	rejected map[string]Rejection
+	nack     *Nack
+}
+
+func (a *answers) expect(u *xds.Update, now time.Time) {
+	a.sent, a.sentAt = u.Version, now
+	if len(a.waiting) >= maxWaiting {
+		a.waiting = slices.Delete(a.waiting, 0, 1)
+	}
+	a.waiting = append(a.waiting, u)
+	for _, n := range u.Removed {
+		delete(a.rejected, n)
+	}
+}
+
+// wants notes what the client wants now; what it does not want any more is not rejected any more.
+func (a *answers) wants(t *topic) {
+	a.wildcard, a.names, a.size = t.wildcard, len(t.items), t.size()
+	for n := range a.rejected {
+		if !t.listed(n) && !slices.ContainsFunc(slices.Collect(maps.Values(t.items)), func(it *item) bool {
+			return it.last != nil && it.last.Name == n
+		}) {
+			delete(a.rejected, n)
+		}
+	}
+}
+
+// take finds the update with that nonce among those that wait.
+func (a *answers) take(nonce string) *xds.Update {
+	i := slices.IndexFunc(a.waiting, func(u *xds.Update) bool { return u.Nonce == nonce })
+	if i < 0 {
+		return nil
+	}
+	u := a.waiting[i]
+	a.waiting = slices.Delete(a.waiting, i, i+1)
+	return u
+}
+
+// Ack notes that an update is in force.
+func (f *feed) Ack(typeURL, nonce string) { f.answered(typeURL, nonce, nil) }
+
+// Nack notes that an update was refused: those of its resources that detail names, or all if it names none.
+func (f *feed) Nack(typeURL, nonce, detail string) { f.answered(typeURL, nonce, &detail) }
+
+func (f *feed) answered(typeURL, nonce string, detail *string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a := f.answers[typeURL]
+	if a == nil {
+		return
+	}
+	u := a.take(nonce)
+	if u == nil {
+		return
+	}
+	now := time.Now()
+	f.active = now
+	if detail == nil {
+		a.accept(u, now)
+	} else {
+		a.refuse(u, strings.ToValidUTF8((*detail)[:min(len(*detail), maxDetail)], ""), f.client.ID, now)
+	}
+	f.poke()
+	f.hub.cfg.Changed()
+}
+
+func (a *answers) accept(u *xds.Update, now time.Time) {
+	a.acked, a.ackedAt = u.Version, now
+	for i := range u.Resources {
+		delete(a.rejected, u.Resources[i].Name)
+	}
+}
+
+func (a *answers) refuse(u *xds.Update, detail, client string, now time.Time) {
+	a.nack = &Nack{u.Version, detail, now}
+	named := map[string]bool{}
+	for i := range u.Resources {
+		if n := u.Resources[i].Name; mentions(detail, n) {
+			named[n] = true
+		}
+	}
+	for n := range a.rejected { // a complete set holds what was refused before
+		if mentions(detail, n) {
+			named[n] = true
+		}
+	}
+	all := len(named) == 0
+	if !all {
+		a.acked, a.ackedAt = u.Version, now
+	}
+	for i := range u.Resources {
+		n := u.Resources[i].Name
+		if all || named[n] {
+			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, detail, u.Resources[i].Aliases}
+		} else {
+			delete(a.rejected, n)
+		}
+	}
+}
+
+// mentions reports whether text holds name, and not merely as part of another name.
+func mentions(text, name string) bool {
+	part := func(b byte) bool {
+		return b == '_' || b == '|' || b == '-' || b == '/' || b == '.' || b >= '0' && b <= '9' || b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z'
+	}
+	for at := 0; name != ""; {
+		i := strings.Index(text[at:], name)
+		if i < 0 {
+			return false
+		}
+		start, end := at+i, at+i+len(name)
+		before := start == 0 || !part(text[start-1])
+		// A full stop ends a sentence, unless a name goes on behind it.
+		after := end == len(text) || !part(text[end]) || text[end] == '.' && (end+1 == len(text) || !part(text[end+1]))
+		if before && after {
+			return true
+		}
+		at = start + 1
+	}
+	return false
+}
+
+// Status describes all connected proxies, by their streams' IDs.
+func (h *Hub) Status() []ClientStatus {
+	var all []ClientStatus
+	for _, f := range h.open() {
+		all = append(all, f.status())
+	}
+	return all
+}
+
+func (f *feed) status() ClientStatus {
+	c := f.client
+	s := ClientStatus{
+		ID: c.ID, Node: c.Node.GetId(), Identity: c.Identity, RemoteAddr: c.RemoteAddr, Delta: c.Delta, ConnectedAt: c.ConnectedAt,
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.answers {
+		t := TypeStatus{
+			TypeURL: a.typeURL, Wildcard: a.wildcard, Names: a.names, Resources: a.size, Sent: a.sent, SentAt: a.sentAt,
+			Acked: a.acked, AckedAt: a.ackedAt, Waiting: len(a.waiting), LastNack: a.nack,
+		}
+		for _, n := range slices.Sorted(maps.Keys(a.rejected)) {
+			t.Rejected = append(t.Rejected, a.rejected[n])
+		}
+		s.Types = append(s.Types, t)
+	}
+	slices.SortFunc(s.Types, func(a, b TypeStatus) int {
+		return cmp.Or(cmp.Compare(rank(a.TypeURL), rank(b.TypeURL)), cmp.Compare(a.TypeURL, b.TypeURL))
+	})
+	return s
+}
+
+// An Enforcement says on which proxies a row has come into force.
+type Enforcement struct {
+	Concerned int      // proxies whose configuration the row has a part in
+	Enforced  int      // of these, where all of that is in force
+	Waiting   []string // of these, the streams that have yet to be sent it or to answer
+	Rejecting []Rejection
+	// Settled: no change is under way to any proxy. Until then a proxy may yet turn out to be concerned.
+	Settled bool
+}
+
+// Enforcement tells where the row named o is in force; holds is what derive's Table.Holds says of that row.
+func (h *Hub) Enforcement(o derive.Origin, holds []*derive.Hold) Enforcement {
+	e := Enforcement{Settled: true}
+	byFeed := map[*derive.Watcher][]*derive.Hold{}
+	for _, hold := range holds {
+		byFeed[hold.Watcher()] = append(byFeed[hold.Watcher()], hold)
+	}
+	for _, f := range h.open() {
+		if f.unsettled() {
+			e.Settled = false
+		}
+		mine := byFeed[f.watcher]
+		if len(mine) == 0 {
+			continue
+		}
+		e.Concerned++
+		waiting, rejecting := f.enforcement(h.g, o, mine)
+		e.Rejecting = append(e.Rejecting, rejecting...)
+		switch {
+		case waiting:
+			e.Waiting = append(e.Waiting, f.client.ID)
+		case len(rejecting) == 0:
+			e.Enforced++
+		}
+	}
+	return e
+}
+
+// unsettled reports whether a change is under way.
+func (f *feed) unsettled() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.working || len(f.asks) > 0 || f.watcher.Pending() {
+		return true
+	}
+	for _, a := range f.answers {
+		if len(a.waiting) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// enforcement looks at the results of one client that were made from o.
+func (f *feed) enforcement(g *derive.Graph, o derive.Origin, holds []*derive.Hold) (waiting bool, rejecting []Rejection) {
+	var ask []func(c *derive.Context) // whether what is rejected was made from o
+	f.mu.Lock()
+	waiting = f.working
+	for _, hold := range holds {
+		t, it := hold.Tag().(tag).on()
+		a := f.answers[t.typeURL]
+		if hold.Pending() || a == nil {
+			waiting = true
+			continue
+		}
+		for _, u := range a.waiting {
+			if it == nil || slices.ContainsFunc(u.Resources, func(r xds.Resource) bool { return it.is(r.Name, r.Aliases) }) {
+				waiting = true
+			}
+		}
+		for n, r := range a.rejected {
+			switch {
+			case it != nil && it.is(n, r.aliases):
+				rejecting = append(rejecting, r)
+			case it == nil:
+				ask = append(ask, func(c *derive.Context) {
+					if slices.Contains(t.origins(c, n), o) {
+						rejecting = append(rejecting, r)
+					}
+				})
+			}
+		}
+	}
+	f.mu.Unlock()
+	if len(ask) > 0 {
+		g.Read(func(c *derive.Context) {
+			for _, fn := range ask {
+				fn(c)
+			}
+		})
+	}
+	slices.SortFunc(rejecting, func(a, b Rejection) int {
+		return cmp.Or(cmp.Compare(rank(a.TypeURL), rank(b.TypeURL)), cmp.Compare(a.Name, b.Name))
+	})
+	return waiting, rejecting
+}

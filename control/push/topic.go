@@ -1,0 +1,244 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package push
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strconv"
+
+	"github.com/meltemi/meltemi/derive"
+	"github.com/meltemi/meltemi/xds"
+)
+
+// A topic is what one client wants of one type, and what it was sent.
+type topic struct {
+	bound
+	rank    int
+	watcher *derive.Watcher
+
+	begun    bool
+	touched  bool // what is wanted or was sent has changed
+	full     bool // everything is to be sent, as a complete set
+	wildcard bool
+
+	wild      *derive.Hold    // on the list of everything, where wildcard
+	wildDirty bool            // it has changed
+	list      []*xds.Resource // as it was last sent, sorted by name
+
+	items map[string]*item // asked for by name
+	todo  []*item
+}
+
+// An item is a name that was asked for.
+type item struct {
+	t      *topic
+	name   string
+	hold   *derive.Hold
+	last   *xds.Resource // what was sent; nil if it was said not to exist
+	queued bool          // in todo
+	forced bool          // to be sent even if it is what was sent
+}
+
+// A tag is what a hold is on.
+type tag interface {
+	changed()
+	on() (*topic, *item)
+}
+
+func (t *topic) changed()            { t.wildDirty = true }
+func (t *topic) on() (*topic, *item) { return t, nil }
+
+func (it *item) on() (*topic, *item) { return it.t, it }
+func (it *item) changed() {
+	if !it.queued {
+		it.queued = true
+		it.t.todo = append(it.t.todo, it)
+	}
+}
+
+func (it *item) force() {
+	it.forced = true
+	it.changed()
+}
+
+// is reports whether the item asks for the resource with that name and those aliases.
+func (it *item) is(name string, aliases []string) bool {
+	return it.name == name || slices.Contains(aliases, it.name)
+}
+
+// force has a name sent again, if it is asked for.
+func (t *topic) force(name string) {
+	if it := t.items[name]; it != nil {
+		it.force()
+	}
+}
+
+func (t *topic) forceAll() {
+	for _, it := range t.items {
+		it.force()
+	}
+}
+
+// ask changes what is wanted.
+func (t *topic) ask(a ask) {
+	again := a.wildcard && t.wildcard && len(a.add) == 0 && len(a.remove) == 0
+	if !t.begun || again || a.wildcard && !t.wildcard {
+		t.full = true
+	}
+	t.begun, t.touched = true, true
+	switch {
+	case a.wildcard && !t.wildcard && t.watchAll != nil:
+		t.wild = t.watchAll(t.watcher, t)
+	case !a.wildcard && t.wild != nil:
+		t.wild.Release()
+		t.wild, t.wildDirty, t.list = nil, false, nil
+	}
+	t.wildcard = a.wildcard
+	for _, n := range a.add {
+		it := t.items[n]
+		if it == nil {
+			it = &item{t: t, name: n}
+			if t.watch != nil {
+				it.hold = t.watch(t.watcher, n, it)
+			}
+			t.items[n] = it
+		}
+		it.force()
+	}
+	for _, n := range a.remove {
+		if it := t.items[n]; it != nil {
+			if it.hold != nil {
+				it.hold.Release()
+			}
+			delete(t.items, n)
+		}
+	}
+}
+
+// A draft is an update being made.
+type draft struct {
+	xds.Update
+	later []string // Removed, but not yet
+
+	has  map[string]struct{} // of Resources
+	gone map[string]bool     // what to remove; true: the client has it
+}
+
+func (d *draft) put(r *xds.Resource) {
+	if _, again := d.has[r.Name]; !again {
+		d.has[r.Name] = struct{}{}
+		d.Resources = append(d.Resources, *r)
+	}
+}
+
+func (d *draft) drop(name string, sent bool) { d.gone[name] = d.gone[name] || sent }
+
+// build makes the update that brings the client from what it was sent to what c shows; nil if nothing may have changed.
+func (t *topic) build(c *derive.Context) *draft {
+	if !t.full && !t.wildDirty && len(t.todo) == 0 {
+		return nil
+	}
+	d := &draft{
+		Update: xds.Update{TypeURL: t.typeURL, Version: strconv.FormatUint(uint64(c.Version()), 10), Full: t.full},
+		has:    map[string]struct{}{}, gone: map[string]bool{},
+	}
+	if t.wild != nil && (t.full || t.wildDirty) {
+		t.buildWild(c, d)
+	}
+	if t.full {
+		t.forceAll()
+	}
+	slices.SortFunc(t.todo, func(a, b *item) int { return cmp.Compare(a.name, b.name) })
+	for _, it := range t.todo {
+		if t.items[it.name] == it {
+			t.buildItem(c, d, it)
+		}
+		it.queued, it.forced = false, false
+	}
+	t.full, t.wildDirty, t.todo = false, false, nil
+	t.touched = true
+	t.removals(d)
+	return d
+}
+
+// buildWild compares the list of everything with the one last sent. Unchanged resources are the same pointers.
+func (t *topic) buildWild(c *derive.Context, d *draft) {
+	was, is := t.list, t.all(c)
+	t.list = is
+	for len(was) > 0 || len(is) > 0 {
+		switch {
+		case len(is) == 0 || len(was) > 0 && was[0].Name < is[0].Name:
+			d.drop(was[0].Name, true)
+			was = was[1:]
+		case len(was) == 0 || is[0].Name < was[0].Name:
+			d.put(is[0])
+			is = is[1:]
+		default:
+			if was[0] != is[0] || d.Full {
+				d.put(is[0])
+			}
+			was, is = was[1:], is[1:]
+		}
+	}
+}
+
+// buildItem compares a resource asked for by name with what was last said of it. Its own name may be another than the one
+// by which it was asked for.
+func (t *topic) buildItem(c *derive.Context, d *draft, it *item) {
+	var r *xds.Resource
+	if t.get != nil {
+		r = t.get(c, it.name)
+	}
+	was := it.last
+	it.last = r
+	if was != nil && (r == nil || r.Name != was.Name) {
+		d.drop(was.Name, true)
+	}
+	switch {
+	case r != nil && (it.forced || r != was):
+		d.put(r)
+	case r == nil && (it.forced || was != nil):
+		d.drop(it.name, false)
+	}
+}
+
+// removals fills in what is gone and not there under another name either.
+func (t *topic) removals(d *draft) {
+	if len(d.gone) == 0 || neverRemoved(t.typeURL) {
+		return
+	}
+	for _, it := range t.items {
+		if it.last != nil {
+			delete(d.gone, it.last.Name)
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(d.gone)) {
+		switch {
+		case t.listed(n):
+		case d.gone[n] && removedLast(t.typeURL):
+			d.later = append(d.later, n)
+		default:
+			d.Removed = append(d.Removed, n)
+		}
+	}
+}
+
+// listed reports whether name is in the list of everything.
+func (t *topic) listed(name string) bool {
+	_, ok := slices.BinarySearchFunc(t.list, name, func(r *xds.Resource, n string) int { return cmp.Compare(r.Name, n) })
+	return ok
+}
+
+// size is how many resources the client has.
+func (t *topic) size() int {
+	n := len(t.list)
+	for _, it := range t.items {
+		if it.last != nil && !t.listed(it.last.Name) {
+			n++
+		}
+	}
+	return n
+}
