@@ -6,13 +6,14 @@ package http1
 import (
 	"io"
 	"net"
+	"time"
 )
 
 // A Tunnel is the raw bytes of a connection after 101, or after 2xx to CONNECT.
 // It is an alias of an unnamed interface, so that the conductors' own
-// declarations of it are the same type. What is inside has also
-// NetConn() net.Conn and Buffered() int: once Buffered is 0 the connection may
-// be spliced.
+// declarations of it are the same type. Its dynamic type also has
+// SetReadDeadline, SetWriteDeadline, NetConn() net.Conn and Buffered() int: once
+// Buffered is 0 the connection may be spliced.
 type Tunnel = interface {
 	io.ReadWriteCloser
 	CloseWrite() error
@@ -30,6 +31,10 @@ func (t *tunnel) Close() error { return t.in.conn.Close() }
 // CloseWrite tells the peer that no more will be written; a connection that has
 // no such thing is closed.
 func (t *tunnel) CloseWrite() error { return closeWrite(t.in.conn) }
+
+func (t *tunnel) SetReadDeadline(at time.Time) error { return t.in.conn.SetReadDeadline(at) }
+
+func (t *tunnel) SetWriteDeadline(at time.Time) error { return t.in.conn.SetWriteDeadline(at) }
 
 func (t *tunnel) NetConn() net.Conn { return t.in.conn }
 
