@@ -47,6 +47,7 @@ func TestPaths(t *testing.T) {
 		{base, "/a//b", "/a//b", keep},
 		{base, "/a#frag?x", "/a", keep},
 		{base, "/a%00b", "", reject},
+		{base, "/%%32e%%32e/a", "", reject},
 		{base, "/a%zz%", "/a%zz%", keep},
 		{base, "/.hidden/..x", "/.hidden/..x", keep},
 		{merge, "/a///b//", "/a/b/", keep},
@@ -264,8 +265,7 @@ func FuzzPathIsStable(f *testing.F) {
 				t.Fatalf("%q becomes %q, which has dot segments", s, once)
 			}
 		}
-		// "%%32e" decodes to "%2e": only a second escape level may change again.
-		if again, _ := path(once, cfg); again != once && !strings.Contains(s, "%25") && !strings.Contains(s, "%%") && !strings.Contains(s, "%2%") && !strings.Contains(once, "%") {
+		if again, _ := path(once, cfg); again != once {
 			t.Fatalf("%q becomes %q, then %q", s, once, again)
 		}
 	})

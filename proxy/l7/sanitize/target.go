@@ -60,6 +60,18 @@ func path(target string, cfg *config.HTTP) (string, verdict) {
 	if !suspicious(p) {
 		return target, keep
 	}
+	p, v := rules(p, cfg)
+	if v != reject && strings.IndexByte(p, '%') >= 0 {
+		// An escape that appears by decoding another one ("%%32e") would mean
+		// something else to the next who decodes.
+		if again, _ := rules(p, cfg); again != p {
+			return "", reject
+		}
+	}
+	return p + query, v
+}
+
+func rules(p string, cfg *config.HTTP) (string, verdict) {
 	after := keep
 	if cfg.EscapedSlashes != config.SlashesKeep {
 		if plain, found := unescapeSlashes(p); found {
@@ -81,7 +93,7 @@ func path(target string, cfg *config.HTTP) (string, verdict) {
 	if cfg.MergeSlashes {
 		p = mergeSlashes(p)
 	}
-	return p + query, after
+	return p, after
 }
 
 // suspicious says whether any rule can apply to p.
