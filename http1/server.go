@@ -49,6 +49,17 @@ func NewServerConn(conn net.Conn, cfg ServerConfig) *ServerConn {
 // read first; b is copied.
 func (c *ServerConn) Preload(b []byte) { c.in.preload(b) }
 
+// Await waits for the first byte of the next request, before anything is taken
+// to serve it. Strings of the last exchange end their life. It returns io.EOF if
+// the peer closed the connection.
+func (c *ServerConn) Await() error {
+	if c.in.Buffered() > 0 {
+		return nil
+	}
+	c.in.unpin()
+	return c.in.fill(0)
+}
+
 // ReadRequest reads the next request's head into req. It returns io.EOF if the
 // peer closed the connection between requests, and *Error for a request that is
 // refused. After an error a response may still be written (Error.Status; 408

@@ -87,6 +87,17 @@ func (s *stream) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Buffered returns how many bytes Read can return without waiting; 1 if it can
+// tell of the end.
+func (s *stream) Buffered() int {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	if s.box.n == 0 && (s.recvEnd || s.err != nil) {
+		return 1
+	}
+	return s.box.n
+}
+
 // Trailer returns the trailers, nil if there are none; valid once Read has returned io.EOF.
 func (s *stream) Trailer() *message.Header {
 	s.c.mu.Lock()
