@@ -1,0 +1,206 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package made
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/netio/netns"
+)
+
+func journal(t *testing.T) *Journal {
+	t.Helper()
+	j, err := Open(filepath.Join(t.TempDir(), "made.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// sleeper starts a process that does nothing, recorded as up would.
+func sleeper(t *testing.T, j *Journal, script string) (Thing, <-chan error) {
+	t.Helper()
+	if runtime.GOOS == "windows" {
+		t.Skip("needs a shell")
+	}
+	th := Thing{Kind: Process, Name: "sleeper", Marker: fmt.Sprintf("test-%d-%d", os.Getpid(), time.Now().UnixNano()), Group: true}
+	if err := j.Record(th); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Env = append(os.Environ(), MarkerVariable+"="+th.Marker)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	th.PID, th.Born = cmd.Process.Pid, Born(cmd.Process.Pid)
+	return th, done
+}
+
+func TestProcessIsEndedWithItsGroup(t *testing.T) {
+	j := journal(t)
+	th, done := sleeper(t, j, "sleep 1000 & wait")
+	if err := j.Record(th); err != nil {
+		t.Fatal(err)
+	}
+	if !th.Alive() {
+		t.Fatal("not alive")
+	}
+	if err := j.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if err := syscall.Kill(-th.PID, 0); err == nil {
+		t.Error("part of its group is left")
+	}
+	if _, err := os.Stat(j.path); !os.IsNotExist(err) {
+		t.Error("an empty journal has a file")
+	}
+}
+
+func TestStubbornProcessIsKilled(t *testing.T) {
+	j := journal(t)
+	th, done := sleeper(t, j, "trap '' TERM; while :; do sleep 0.05; done")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // no patience
+	if err := j.UndoOne(ctx, th); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+}
+
+func TestProcessStartedButNotNotedIsFound(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("environments of other processes cannot be read here")
+	}
+	j := journal(t)
+	th, done := sleeper(t, j, "exec sleep 1000")
+	if j.Things()[0].PID != 0 {
+		t.Fatal("noted")
+	}
+	again, err := Open(j.path) // the next program
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	<-done
+	if th.Alive() {
+		t.Error("alive")
+	}
+}
+
+func TestReusedNumberIsLeftAlone(t *testing.T) {
+	j := journal(t)
+	th, _ := sleeper(t, j, "exec sleep 1000")
+	other := th
+	other.Born = "1"
+	if err := j.UndoOne(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	if !th.Alive() {
+		t.Error("a process that is not ours was ended")
+	}
+	if Born(os.Getpid()) == "" || Born(1<<30) != "" {
+		t.Error("Born")
+	}
+}
+
+func TestFilesFoldersAndReboots(t *testing.T) {
+	j := journal(t)
+	dir := t.TempDir()
+	folder, file := filepath.Join(dir, "a", "b"), filepath.Join(dir, "f")
+	for _, th := range []Thing{{Kind: Folder, Name: filepath.Join(dir, "a")}, {Kind: File, Name: file}, {Kind: File, Name: filepath.Join(dir, "never made")}} {
+		if err := j.Record(th); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = os.MkdirAll(folder, 0o755)
+	_ = os.WriteFile(file, nil, 0o644)
+	if err := j.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
+	if runtime.GOOS != "linux" {
+		return
+	}
+	th, _ := sleeper(t, j, "exec sleep 1000")
+	th.Boot = "another boot"
+	if err := j.UndoOne(t.Context(), th); err != nil || !th.Alive() {
+		t.Errorf("what another boot made is gone by itself: %v", err)
+	}
+}
+
+func TestJournalSurvives(t *testing.T) {
+	j := journal(t)
+	for _, name := range []string{"a", "b", "c"} {
+		if err := j.Record(Thing{Kind: File, Name: name}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Forget(Thing{Kind: File, Name: "b"}); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(j.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := again.Things(), []Thing{{Kind: File, Name: "a"}, {Kind: File, Name: "c"}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v", got)
+	}
+	if err := os.WriteFile(j.path, []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(j.path); err == nil || !strings.Contains(err.Error(), "unreadable") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestNamespacesAndLinks(t *testing.T) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("network namespaces need root on Linux")
+	}
+	j := journal(t)
+	name := fmt.Sprintf("mltmmade-%d", os.Getpid())
+	link := fmt.Sprintf("mm%d", os.Getpid())
+	for _, th := range []Thing{{Kind: Namespace, Name: name}, {Kind: Link, Name: link}} {
+		if err := j.Record(th); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ns, err := netns.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := netns.Connect(netns.End{Name: link}, netns.End{Namespace: ns, Name: "eth0"}); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the second time nothing is there
+		if err := j.Undo(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if names, _ := netns.List(name); len(names) != 0 {
+		t.Errorf("left: %v", names)
+	}
+	if links, _ := (netns.Namespace{}).Links(link); len(links) != 0 {
+		t.Errorf("left: %v", links)
+	}
+}
