@@ -66,9 +66,12 @@ type Spec struct {
 	IdleTimeout          time.Duration // of pooled connections; default 1 h, 0 disables
 	MaxRequestsPerConn   uint32        // 0: no limit
 	MaxConcurrentStreams uint32        // HTTP/2; 0: 1024
-	TCPKeepalive         *Keepalive
-	BindSource           netip.Addr // upstream_bind_config.source_address, e.g. 127.0.0.6; invalid: none
-	PortOverride         uint16     // original_dst_lb_config.upstream_port_override
+	// AutoSNI: whoever makes a Request sets its SNI to the host asked for
+	// (auto_sni); without it Request.SNI stays "" and the transport's own is sent.
+	AutoSNI      bool
+	TCPKeepalive *Keepalive
+	BindSource   netip.Addr // upstream_bind_config.source_address, e.g. 127.0.0.6; invalid: none
+	PortOverride uint16     // original_dst_lb_config.upstream_port_override
 
 	Policy           Policy
 	ChoiceCount      uint32 // LeastRequest; default 2

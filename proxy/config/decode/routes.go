@@ -1,0 +1,189 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package decode
+
+import (
+	"fmt"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	uritemplatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
+
+	"github.com/meltemi/meltemi/proxy/config/strict"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/telemetry"
+)
+
+// Routes reads route configurations.
+type Routes struct {
+	Registry *telemetry.Registry
+	// Read reads the file of a direct response's body.
+	Read func(path string) ([]byte, error)
+
+	maxBody  int
+	settings map[any][]filter.Setting // by *route.VirtualHost, *route.Route, *route.Weighted
+}
+
+// A Table is a compiled table with what its routes say to filters, by slot.
+type Table struct {
+	*route.Table
+	Settings [][]filter.Setting
+}
+
+// defaultMaxBody is Envoy's limit of a direct response's body, in bytes.
+const defaultMaxBody = 4096
+
+// Table reads and compiles m.
+func (d Routes) Table(m *routev3.RouteConfiguration) (*Table, error) {
+	d.settings = map[any][]filter.Setting{}
+	d.maxBody = defaultMaxBody
+	if n := m.GetMaxDirectResponseBodySizeBytes(); n != nil {
+		d.maxBody = int(n.GetValue())
+	}
+	cfg := &route.Config{
+		Name: m.GetName(), Source: Source(m.GetMetadata()), IgnorePort: m.GetIgnorePortInHostMatching(),
+		MostSpecificWins: m.GetMostSpecificHeaderMutationsWins(), InternalOnly: m.GetInternalOnlyHeaders(),
+		VirtualHosts: make([]route.VirtualHost, len(m.GetVirtualHosts())),
+	}
+	var err error
+	if cfg.RequestHeaders, err = HeaderOps(m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove()); err != nil {
+		return nil, fmt.Errorf("request_headers_to_add%w", err)
+	}
+	if cfg.ResponseHeaders, err = HeaderOps(m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove()); err != nil {
+		return nil, fmt.Errorf("response_headers_to_add%w", err)
+	}
+	own, err := Settings(m.GetTypedPerFilterConfig(), d.Registry)
+	if err != nil {
+		return nil, err
+	}
+	for i, vh := range m.GetVirtualHosts() {
+		if err := d.host(&cfg.VirtualHosts[i], vh); err != nil {
+			return nil, fmt.Errorf("virtual host %q: %w", vh.GetName(), err)
+		}
+	}
+	table, err := route.Compile(cfg)
+	if err != nil {
+		return nil, err
+	}
+	out := &Table{Table: table, Settings: make([][]filter.Setting, table.Slots())}
+	table.Walk(func(slot int, h *route.VirtualHost, r *route.Route, choice int) {
+		var weighted []filter.Setting
+		if r.Forward != nil {
+			weighted = d.settings[&r.Forward.Clusters[choice]]
+		}
+		out.Settings[slot] = Merge(weighted, d.settings[r], d.settings[h], own)
+	})
+	return out, nil
+}
+
+func (d *Routes) host(h *route.VirtualHost, m *routev3.VirtualHost) (err error) {
+	h.Name, h.Domains, h.Source = m.GetName(), m.GetDomains(), Source(m.GetMetadata())
+	h.AttemptCount, h.AttemptCountOut = m.GetIncludeRequestAttemptCount(), m.GetIncludeAttemptCountInResponse()
+	switch m.GetRequireTls() {
+	case routev3.VirtualHost_EXTERNAL_ONLY:
+		h.RequireTLS = route.RequireExternal
+	case routev3.VirtualHost_ALL:
+		h.RequireTLS = route.RequireAll
+	}
+	if h.RequestHeaders, err = HeaderOps(m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove()); err != nil {
+		return fmt.Errorf("request_headers_to_add%w", err)
+	}
+	if h.ResponseHeaders, err = HeaderOps(m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove()); err != nil {
+		return fmt.Errorf("response_headers_to_add%w", err)
+	}
+	if h.Retry, err = Retry(m.GetRetryPolicy()); err != nil {
+		return fmt.Errorf("retry_policy: %w", err)
+	}
+	if h.Mirrors, err = each(m.GetRequestMirrorPolicies(), mirror); err != nil {
+		return fmt.Errorf("request_mirror_policies%w", err)
+	}
+	if d.settings[h], err = Settings(m.GetTypedPerFilterConfig(), d.Registry); err != nil {
+		return err
+	}
+	limit := int64(m.GetPerRequestBufferLimitBytes().GetValue())
+	h.Routes = make([]route.Route, len(m.GetRoutes()))
+	for i, r := range m.GetRoutes() {
+		h.Routes[i].BufferLimit = limit
+		if err := d.route(&h.Routes[i], r); err != nil {
+			return fmt.Errorf("route %d (%q): %w", i, r.GetName(), err)
+		}
+	}
+	return nil
+}
+
+func (d *Routes) route(r *route.Route, m *routev3.Route) (err error) {
+	r.Name, r.Source, r.StatPrefix = m.GetName(), Source(m.GetMetadata()), m.GetStatPrefix()
+	if n := m.GetPerRequestBufferLimitBytes(); n != nil {
+		r.BufferLimit = int64(n.GetValue())
+	}
+	if r.Match, err = routeMatch(m.GetMatch()); err != nil {
+		return fmt.Errorf("match: %w", err)
+	}
+	if r.RequestHeaders, err = HeaderOps(m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove()); err != nil {
+		return fmt.Errorf("request_headers_to_add%w", err)
+	}
+	if r.ResponseHeaders, err = HeaderOps(m.GetResponseHeadersToAdd(), m.GetResponseHeadersToRemove()); err != nil {
+		return fmt.Errorf("response_headers_to_add%w", err)
+	}
+	if dec := m.GetDecorator(); dec != nil {
+		r.Decorator = &route.Decorator{Operation: dec.GetOperation(), Propagate: true}
+		if p := dec.GetPropagate(); p != nil {
+			r.Decorator.Propagate = p.GetValue()
+		}
+	}
+	if d.settings[r], err = Settings(m.GetTypedPerFilterConfig(), d.Registry); err != nil {
+		return err
+	}
+	return d.action(r, m)
+}
+
+func routeMatch(m *routev3.RouteMatch) (out route.Match, err error) {
+	p := &out.Path
+	p.IgnoreCase = m.GetCaseSensitive() != nil && !m.GetCaseSensitive().GetValue()
+	switch s := m.GetPathSpecifier().(type) {
+	case *routev3.RouteMatch_Prefix:
+		p.Kind, p.Value = route.PathPrefix, s.Prefix
+	case *routev3.RouteMatch_Path:
+		p.Kind, p.Value = route.PathExact, s.Path
+	case *routev3.RouteMatch_SafeRegex:
+		p.Kind, p.Value = route.PathRegex, s.SafeRegex.GetRegex()
+	case *routev3.RouteMatch_PathSeparatedPrefix:
+		p.Kind, p.Value = route.PathSegments, s.PathSeparatedPrefix
+	case *routev3.RouteMatch_ConnectMatcher_:
+		p.Kind = route.PathConnect
+	case *routev3.RouteMatch_PathMatchPolicy:
+		var t uritemplatev3.UriTemplateMatchConfig
+		if err := strict.Unmarshal(s.PathMatchPolicy.GetTypedConfig(), &t); err != nil {
+			return out, fmt.Errorf("path_match_policy: %w", err)
+		}
+		p.Kind, p.Value = route.PathTemplate, t.GetPathTemplate()
+	default:
+		return out, fmt.Errorf("a path condition of type %T is not supported", s)
+	}
+	if out.Headers, err = Headers(m.GetHeaders()); err != nil {
+		return out, fmt.Errorf("headers%w", err)
+	}
+	if out.Query, err = each(m.GetQueryParameters(), query); err != nil {
+		return out, fmt.Errorf("query_parameters%w", err)
+	}
+	if out.Metadata, err = each(m.GetDynamicMetadata(), Metadata); err != nil {
+		return out, fmt.Errorf("dynamic_metadata%w", err)
+	}
+	if f := m.GetRuntimeFraction(); f != nil {
+		share := Fraction(f.GetDefaultValue())
+		out.Fraction = &share
+	}
+	out.GRPC = m.GetGrpc() != nil
+	if t := m.GetTlsContext(); t != nil {
+		if t.GetPresented() != nil {
+			v := t.GetPresented().GetValue()
+			out.Presented = &v
+		}
+		if t.GetValidated() != nil {
+			v := t.GetValidated().GetValue()
+			out.Validated = &v
+		}
+	}
+	return out, nil
+}
