@@ -21,6 +21,7 @@ type Cluster struct {
 	spec  *Spec
 	stats *Stats
 	now   func() time.Time
+	mark  uint32 // SO_MARK of connections; 0: none
 
 	balance atomic.Pointer[hostSet]
 

@@ -43,7 +43,7 @@ func (h *Host) dial(c *Cluster, r *Request, alpn []string) (net.Conn, *fault.Fau
 		}
 	}
 	target := dial.Target{
-		Addr: h.addr, Pipe: h.pipe, Source: c.spec.BindSource, KeepAlive: c.spec.TCPKeepalive.config(),
+		Addr: h.addr, Pipe: h.pipe, Source: c.spec.BindSource, KeepAlive: c.spec.TCPKeepalive.config(), Mark: c.mark,
 		TLS:           h.pool.tlsFor(alpn, r.SNI),
 		ProxyProtocol: t.ProxyProtocol, Client: r.Client, Local: r.OriginalDst,
 		Object: object,

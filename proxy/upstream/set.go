@@ -25,6 +25,9 @@ type Resolver interface {
 type Config struct {
 	Resolver Resolver
 	Now      func() time.Time // nil: time.Now
+	// Mark is set on connections to endpoints (SO_MARK), so that rules which
+	// capture the workload's traffic let the proxy's own pass; 0: none.
+	Mark uint32
 }
 
 // A Set is the live clusters of one proxy. Put, Remove and Assign are called by
@@ -121,6 +124,7 @@ func (s *Set) Put(spec *Spec) {
 		return
 	}
 	next := newCluster(spec, r, s.cfg.Now)
+	next.mark = s.cfg.Mark
 	var inherited []*Host
 	if old != nil && old.spec.ConnHash == spec.ConnHash && old.spec.Discovery == spec.Discovery {
 		inherited = next.inherit(old)

@@ -28,6 +28,7 @@ type Target struct {
 	Pipe      string     // unix socket path instead of Addr
 	Source    netip.Addr // to bind to, if valid and of Addr's family
 	KeepAlive net.KeepAliveConfig
+	Mark      uint32 // SO_MARK, so that capture rules let the connection pass; 0: none
 
 	TLS *tls.Config // complete; nil: plaintext
 
@@ -59,7 +60,7 @@ func connect(deadline time.Time, t *Target) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", t.Pipe)
 	}
-	d := netio.Dialer{Source: t.Source, KeepAlive: t.KeepAlive}
+	d := netio.Dialer{Source: t.Source, KeepAlive: t.KeepAlive, Options: netio.SocketOptions{Mark: t.Mark}}
 	return d.Dial(ctx, t.Addr)
 }
 
