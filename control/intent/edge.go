@@ -257,6 +257,9 @@ func (m *merger) virtualHost(c *derive.Context, k hostAt) *VirtualHost {
 			return here(h.Gateways) && (h.Port == 0 || h.Port == k.Table.Port)
 		})
 		for _, r := range routes {
+			for i := range r.Matches { // what is said about the caller counts for sidecars only
+				r.Matches[i].SourceLabels, r.Matches[i].SourceNS = nil, ""
+			}
 			i := slices.IndexFunc(r.Matches, func(h HTTPMatch) bool { return h.TakesAll() })
 			if i < 0 && len(r.Matches) > 0 {
 				out.Routes = append(out.Routes, r)
