@@ -33,6 +33,7 @@ type feed struct {
 	// Of Next.
 	topics   []*topic // in the order of pushing
 	queue    []*xds.Update
+	changed  bool // the watcher has said so, and no step has been taken since
 	nonces   uint64
 	trailing map[string]struct{} // clusters still to be removed
 	trailed  time.Time           // since when the first of them is waiting
@@ -104,19 +105,20 @@ func (f *feed) await(ctx context.Context) error {
 		if due {
 			return nil
 		}
-		changed, err := f.sleep(ctx, wait)
-		if err != nil {
-			return err
+		if !f.changed {
+			if err := f.sleep(ctx, wait); err != nil {
+				return err
+			}
 		}
-		if changed {
+		if f.changed {
 			return f.settle(ctx)
 		}
 	}
 	return nil
 }
 
-// sleep blocks until something happens, or until wait, if there is one, is over. changed: a result may have changed.
-func (f *feed) sleep(ctx context.Context, wait time.Duration) (changed bool, err error) {
+// sleep blocks until something happens, or until wait, if there is one, is over.
+func (f *feed) sleep(ctx context.Context, wait time.Duration) error {
 	var timer <-chan time.Time
 	if wait > 0 {
 		t := time.NewTimer(wait)
@@ -125,13 +127,13 @@ func (f *feed) sleep(ctx context.Context, wait time.Duration) (changed bool, err
 	}
 	select {
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return ctx.Err()
 	case <-f.watcher.Ready():
-		return true, nil
+		f.changed = true
 	case <-f.wake:
 	case <-timer:
 	}
-	return false, nil
+	return nil
 }
 
 func (f *feed) asked() bool {
@@ -169,7 +171,7 @@ func (f *feed) settle(ctx context.Context) error {
 func (f *feed) step() (err error) {
 	f.mu.Lock()
 	asks := f.asks
-	f.asks, f.working = nil, true
+	f.asks, f.working, f.changed = nil, true, false
 	f.mu.Unlock()
 	defer func() {
 		if p := recover(); p != nil {

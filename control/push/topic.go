@@ -28,8 +28,9 @@ type topic struct {
 	wildDirty bool            // it has changed
 	list      []*xds.Resource // as it was last sent, sorted by name
 
-	items map[string]*item // asked for by name
-	todo  []*item
+	items   map[string]*item // asked for by name
+	todo    []*item
+	orphans []string // sent by name, not asked for by name any more, and only wanted if listed
 }
 
 // An item is a name that was asked for.
@@ -114,6 +115,9 @@ func (t *topic) ask(a ask) {
 				it.hold.Release()
 			}
 			delete(t.items, n)
+			if it.last != nil && a.wildcard {
+				t.orphans = append(t.orphans, it.last.Name)
+			}
 		}
 	}
 }
@@ -138,7 +142,7 @@ func (d *draft) drop(name string, sent bool) { d.gone[name] = d.gone[name] || se
 
 // build makes the update that brings the client from what it was sent to what c shows; nil if nothing may have changed.
 func (t *topic) build(c *derive.Context) *draft {
-	if !t.full && !t.wildDirty && len(t.todo) == 0 {
+	if !t.full && !t.wildDirty && len(t.todo) == 0 && len(t.orphans) == 0 {
 		return nil
 	}
 	d := &draft{
@@ -158,7 +162,10 @@ func (t *topic) build(c *derive.Context) *draft {
 		}
 		it.queued, it.forced = false, false
 	}
-	t.full, t.wildDirty, t.todo = false, false, nil
+	for _, n := range t.orphans {
+		d.drop(n, true)
+	}
+	t.full, t.wildDirty, t.todo, t.orphans = false, false, nil, nil
 	t.touched = true
 	t.removals(d)
 	return d

@@ -1,0 +1,153 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package push
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/derive"
+)
+
+// of is the status of one type of the only client.
+func of(w *world, typeURL string) TypeStatus {
+	for _, t := range w.hub.Status()[0].Types {
+		if t.TypeURL == typeURL {
+			return t
+		}
+	}
+	return TypeStatus{}
+}
+
+func rejected(t TypeStatus) string {
+	var names []string
+	for _, r := range t.Rejected {
+		names = append(names, r.Name)
+	}
+	return strings.Join(names, " ")
+}
+
+func TestStatusFollowsAnswers(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		w.set(typeCluster, "a", "1")
+		w.set(typeCluster, "b", "1")
+		f.Subscribe(typeCluster, []string{"none"}, nil, true)
+		u := took(t, f, moment)
+		s := of(w, typeCluster)
+		expect(t, "sent", fmt.Sprintln(s.Sent, s.Acked, s.Waiting, s.Wildcard, s.Names, s.Resources, s.Synced()), "2  1 true 1 2 false\n")
+		f.Ack(typeCluster, "another nonce")
+		f.Ack(typeRoute, u.Nonce)
+		expect(t, "still", fmt.Sprint(of(w, typeCluster).Waiting), "1")
+		f.Ack(typeCluster, u.Nonce)
+		s = of(w, typeCluster)
+		expect(t, "acknowledged", fmt.Sprintln(s.Acked, s.Waiting, s.Synced()), "2 0 true\n")
+
+		w.set(typeCluster, "a", "2")
+		w.set(typeCluster, "b", "2")
+		u = took(t, f, moment)
+		f.Nack(typeCluster, u.Nonce, "Error adding/updating cluster(s) b: unknown field")
+		s = of(w, typeCluster)
+		expect(t, "in part", fmt.Sprintln(rejected(s), s.Acked, s.LastNack.Version, s.LastNack.Detail, s.Synced()),
+			"b 4 4 Error adding/updating cluster(s) b: unknown field false\n")
+
+		w.set(typeCluster, "c", "1")
+		u = took(t, f, moment)
+		f.Nack(typeCluster, u.Nonce, "b: still")
+		s = of(w, typeCluster)
+		expect(t, "refused again, as part of a complete set", fmt.Sprintln(rejected(s), s.Acked), "b 5\n")
+		w.set(typeCluster, "b", "3")
+		u = took(t, f, moment)
+		expect(t, "b, while nothing is answered", rejected(of(w, typeCluster)), "b")
+		f.Ack(typeCluster, u.Nonce)
+		s = of(w, typeCluster)
+		expect(t, "mended", fmt.Sprint(rejected(s), s.Synced(), s.LastNack != nil), "true true")
+
+		w.set(typeCluster, "a", "3")
+		w.set(typeCluster, "b", "4")
+		u = took(t, f, moment)
+		f.Nack(typeCluster, u.Nonce, "no")
+		s = of(w, typeCluster)
+		expect(t, "which, it does not say", fmt.Sprintln(rejected(s), s.Acked), "a b 6\n")
+		w.set(typeCluster, "a", "")
+		said(t, f, time.Second)
+		expect(t, "what is gone is not rejected", rejected(of(w, typeCluster)), "b")
+	})
+}
+
+func TestAnswersThatNeverComeAreForgotten(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		f.Subscribe(typeCluster, nil, nil, true)
+		for i := range 2 * maxWaiting {
+			w.set(typeCluster, "a", fmt.Sprint(i))
+			took(t, f, moment)
+		}
+		expect(t, "waiting", fmt.Sprint(of(w, typeCluster).Waiting), fmt.Sprint(maxWaiting))
+	})
+}
+
+func TestMentions(t *testing.T) {
+	for _, c := range []struct {
+		text, name string
+		want       bool
+	}{
+		{"80: no such cluster", "80", true},
+		{"8080: no such cluster", "80", false},
+		{"cluster(s) outbound|80||a.b: bad", "outbound|80||a.b", true},
+		{"cluster(s) outbound|80||a.b.c: bad", "outbound|80||a.b", false},
+		{"the trouble is with a.", "a", true},
+		{"web.shop is bad, so is shop", "shop", true},
+		{"web.shop is bad", "shop", false},
+		{"'a' and \"b\"", "b", true},
+		{"", "a", false},
+		{"a", "", false},
+	} {
+		if got := mentions(c.text, c.name); got != c.want {
+			t.Errorf("%q mentions %q: %v", c.text, c.name, got)
+		}
+	}
+}
+
+func TestEnforcement(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		other := w.open(t, "other", "y")
+		enforced := func(name string) string {
+			k := thing{typeCluster, name}
+			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k))
+			s := fmt.Sprintf("%d of %d", e.Enforced, e.Concerned)
+			if len(e.Waiting) > 0 {
+				s += fmt.Sprint(", waiting for ", e.Waiting)
+			}
+			for _, r := range e.Rejecting {
+				s += fmt.Sprintf(", %s rejects %s", r.Client, r.Name)
+			}
+			if !e.Settled {
+				s += ", more to come"
+			}
+			return s
+		}
+		w.set(typeCluster, "a", "1")
+		w.set(typeCluster, "b", "1")
+		expect(t, "nobody asked", enforced("a"), "0 of 0")
+		f.Subscribe(typeCluster, nil, nil, true)
+		expect(t, "asked", enforced("a"), "0 of 0, more to come")
+		u := took(t, f, moment)
+		expect(t, "sent", enforced("a"), "0 of 1, waiting for [sidecar-1], more to come")
+		f.Ack(typeCluster, u.Nonce)
+		expect(t, "acknowledged", enforced("a"), "1 of 1")
+		other.Subscribe(typeCluster, []string{"a"}, nil, false)
+		u = took(t, other, moment)
+		other.Nack(typeCluster, u.Nonce, "a: no")
+		expect(t, "refused by one", enforced("a"), "1 of 2, other-1 rejects a")
+		expect(t, "another row", enforced("b"), "1 of 1")
+		w.set(typeCluster, "a", "2")
+		expect(t, "changed", enforced("a"), "0 of 2, waiting for [other-1 sidecar-1], more to come")
+		u = took(t, f, moment)
+		f.Nack(typeCluster, u.Nonce, "a: neither")
+		said(t, other, moment)
+		expect(t, "refused by the other", enforced("a"), "1 of 2, sidecar-1 rejects a")
+		expect(t, "what is beside it in the same list", enforced("b"), "1 of 1")
+	})
+}
