@@ -35,6 +35,8 @@
 //   - A panic in a function reaches the reader that caused it to run; nothing is remembered of that run.
 //   - equal, order and index functions must be pure, too; equal must be an equivalence.
 //
+// Why it is sound to serve several versions from one set of results, and other reasons: RATIONALE.md.
+//
 // # What it costs
 //
 // Measured by derive_bench_test.go with 100,000 rows and 1,000,000 results, each of two dependencies: about 250

@@ -7,7 +7,8 @@ package derive
 // what proxies hold.
 const defaultIdle = 16384
 
-// evictSkips bounds how many idle results that are in use or were used again one eviction passes over.
+// evictSkips bounds how many idle results that are in use or were used again one eviction passes over,
+// beyond twice what it has to evict.
 const evictSkips = 64
 
 // An idleList holds the results that nobody needs, in the order in which they became so.
@@ -67,16 +68,16 @@ func (g *Graph) unidle(e entry) {
 // evict forgets the oldest idle results until no more than the limit remain. What was read since it
 // became idle gets a second turn.
 func (g *Graph) evict() {
-	for skips := 0; g.idle.length > g.idle.limit && skips < evictSkips; {
+	for skips := evictSkips + 2*(g.idle.length-g.idle.limit); g.idle.length > g.idle.limit && skips > 0; {
 		e := g.nodes[g.idle.first]
 		n := e.head()
 		g.unidle(e)
 		if n.pins.Load() != 0 || n.running {
-			skips++ // release is called again when that ends
+			skips-- // release is called again when that ends
 			continue
 		}
 		if n.used.Load() {
-			skips++
+			skips--
 			g.idle.push(g, e, false)
 			continue
 		}
