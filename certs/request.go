@@ -65,7 +65,7 @@ func (c *CA) Sign(ctx context.Context, csr []byte, lifetime time.Duration) (chai
 	if err != nil {
 		return nil, nil, fmt.Errorf("certificate authority %s: %w", c.cfg.Target, err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	answer, err := securityv1.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, &securityv1.IstioCertificateRequest{
 		Csr: string(csr), ValidityDuration: int64(lifetime / time.Second),
 	})

@@ -127,7 +127,7 @@ func (s *Subscriber) Run(ctx context.Context) error {
 			return fmt.Errorf("xds client for %q: %w", s.cfg.Target, err)
 		}
 		good, err := s.stream(ctx, conn)
-		conn.Close() // a new stream gets a new connection: it may reach another control plane
+		_ = conn.Close() // a new stream gets a new connection: it may reach another control plane
 		if ctx.Err() != nil {
 			s.setUp(false, nil)
 			return nil

@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/pem"
 	"math/big"
 	"net"
@@ -33,7 +34,7 @@ func issuer(t *testing.T) func() *certs.SVID {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca := &x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	ca := &x509.Certificate{Subject: pkix.Name{CommonName: "root"}, KeyUsage: x509.KeyUsageCertSign, SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
 	der, err := x509.CreateCertificate(rand.Reader, ca, ca, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -48,7 +49,7 @@ func issuer(t *testing.T) func() *certs.SVID {
 		}
 		block, _ := pem.Decode(csrPEM)
 		csr, _ := x509.ParseCertificateRequest(block.Bytes)
-		leaf := &x509.Certificate{SerialNumber: big.NewInt(2), URIs: csr.URIs, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+		leaf := &x509.Certificate{KeyUsage: x509.KeyUsageDigitalSignature, SerialNumber: big.NewInt(2), URIs: csr.URIs, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
 		der, err := x509.CreateCertificate(rand.Reader, leaf, ca, leafKey.Public(), key)
 		if err != nil {
 			t.Fatal(err)

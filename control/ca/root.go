@@ -115,7 +115,7 @@ func createRoot(path string, td mesh.TrustDomain) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp)
+	defer func() { _ = os.Remove(tmp) }()
 	// A link fails where the name is taken; a rename would replace a root that others trust already.
 	if err := os.Link(tmp, path); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
@@ -235,7 +235,7 @@ func writeTemp(path string, b []byte, mode fs.FileMode) (string, error) {
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close())
 	if err != nil {
-		os.Remove(f.Name())
+		_ = os.Remove(f.Name())
 		return "", err
 	}
 	return f.Name(), nil
@@ -248,7 +248,7 @@ func writeFile(path string, b []byte, mode fs.FileMode) error {
 		return err
 	}
 	if err := os.Rename(tmp, path); err != nil {
-		os.Remove(tmp)
+		_ = os.Remove(tmp)
 		return err
 	}
 	return nil
