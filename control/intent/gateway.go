@@ -52,6 +52,11 @@ const (
 	ServerOptionalMutual
 )
 
+// String is the mode as Istio writes it.
+func (m ServerTLSMode) String() string {
+	return [...]string{"PASSTHROUGH", "SIMPLE", "MUTUAL", "AUTO_PASSTHROUGH", "ISTIO_MUTUAL", "OPTIONAL_MUTUAL"}[min(int(m), 5)]
+}
+
 // ServerTLS is how a server secures connections.
 type ServerTLS struct {
 	Redirect        bool // httpsRedirect: the server is plaintext and answers 301

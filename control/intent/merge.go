@@ -44,6 +44,7 @@ func Merge(g *derive.Graph, settings Settings, facts *registry.Facts, fronts ...
 	w.Sees = derive.NewQuery(g, "scope.sees", same[registry.ServiceKey], m.sees)
 	w.RouteHosts = derive.NewQuery(g, "routes.hosts", slices.Equal[[]mesh.Hostname], m.routeHosts)
 	w.Routes = derive.NewQuery(g, "routes.mesh", deepEqual[*HostRoutes], m.routes)
+	w.RoutedBy = derive.NewQuery(g, "routes.by", slices.Equal[[]source.Key], m.routedBy)
 	w.Rules = derive.NewQuery(g, "rules", deepEqual[*Rules], m.rules)
 	w.Listeners = derive.NewQuery(g, "gateway.listeners", deepEqual[[]Listener], m.listeners)
 	w.VirtualHosts = derive.NewQuery(g, "gateway.hosts", slices.Equal[[]*VirtualHost], m.virtualHosts)

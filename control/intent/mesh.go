@@ -20,13 +20,7 @@ func (m *merger) routes(c *derive.Context, in HostIn) *HostRoutes {
 	}
 	owner := m.wishes.Sees.Get(c, in).Namespace
 	for _, host := range registry.Covering(in.Host) {
-		var candidates []source.Key
-		for _, f := range m.fronts {
-			if f.Routes.byHost != nil {
-				candidates = append(candidates, f.Routes.byHost.Get(c, host)...)
-			}
-		}
-		candidates = slices.DeleteFunc(candidates, func(k source.Key) bool {
+		candidates := slices.DeleteFunc(m.routedBy(c, host), func(k source.Key) bool {
 			head := m.head(c, k)
 			return head == nil || !head.ExportTo.To(in.Scope.Namespace) || !e.Admits(k.Namespace, host)
 		})
@@ -36,6 +30,18 @@ func (m *merger) routes(c *derive.Context, in HostIn) *HostRoutes {
 		}
 	}
 	return nil
+}
+
+// routedBy lists the objects that name a host, for sidecars.
+func (m *merger) routedBy(c *derive.Context, host mesh.Hostname) []source.Key {
+	var all []source.Key
+	for _, f := range m.fronts {
+		if f.Routes.byHost != nil {
+			all = append(all, f.Routes.byHost.Get(c, host)...)
+		}
+	}
+	slices.SortFunc(all, source.Key.Compare)
+	return all
 }
 
 // Precedence orders the objects that route one host for sidecars, the winner first: those of the client's

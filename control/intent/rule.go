@@ -66,6 +66,11 @@ const (
 	Maglev
 )
 
+// String is the algorithm in one word.
+func (a Algorithm) String() string {
+	return [...]string{"LeastRequest", "RoundRobin", "Random", "Passthrough", "RingHash", "Maglev"}[min(int(a), 5)]
+}
+
 // LoadBalancer says how an endpoint is chosen.
 type LoadBalancer struct {
 	Algorithm Algorithm
@@ -177,6 +182,11 @@ const (
 	TLSMutual
 	TLSMesh // ISTIO_MUTUAL: the mesh's own certificates
 )
+
+// String is the mode as Istio writes it.
+func (m TLSMode) String() string {
+	return [...]string{"DISABLE", "SIMPLE", "MUTUAL", "ISTIO_MUTUAL"}[min(int(m), 3)]
+}
 
 // ClientTLS secures connections to endpoints.
 type ClientTLS struct {

@@ -32,6 +32,8 @@ type Wishes struct {
 	RouteHosts *derive.Query[Scope, []mesh.Hostname]
 	// Routes are those of one host for sidecars in a scope; nil if nobody routes it.
 	Routes *derive.Query[HostIn, *HostRoutes]
+	// RoutedBy are the objects that route a host, as they write it, for sidecars, by key.
+	RoutedBy *derive.Query[mesh.Hostname, []source.Key]
 	// Rules are those for one service as clients of a namespace see it; never nil.
 	Rules *derive.Query[RuleFor, *Rules]
 

@@ -17,7 +17,8 @@
 //	sidecar.go          Sidecar
 //	security.go         PeerAuthentication and AuthorizationPolicy
 //	telemetry.go        Telemetry
-//	status.go           Status: what is to be said about an object in the light of all others
+//	status.go           Review, Status: what is to be said about an object
+//	review.go           what other objects mean for it
 //
 // # Checking and compiling
 //

@@ -84,6 +84,7 @@ func (r router) httpMatch(origin source.Origin, m *networking.HTTPMatchRequest) 
 				named = append(named, intent.NamedMatch{Name: strings.ToLower(name), StringMatch: value})
 			}
 		}
+		slices.SortStableFunc(named, func(a, b intent.NamedMatch) int { return strings.Compare(a.Name, b.Name) })
 		return named
 	}
 	out.Headers = split(m.Headers, false)
