@@ -347,7 +347,7 @@ func (s *ClientStream) WriteHead(req *message.Request, end bool) error {
 	}
 	c, cc := s.c, s.c.role.(*ClientConn)
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if s.headSent {
 		return errMisuse("WriteHead: the head was written already")
 	}
@@ -383,11 +383,11 @@ func (s *ClientStream) beginLocked(cc *ClientConn, req *message.Request) error {
 	}
 	switch {
 	case cc.err != nil:
-		s.err = StreamError{Code: CodeRefusedStream, Unprocessed: true, Cause: cc.err}
+		cc.failStreamLocked(&s.stream, StreamError{Code: CodeRefusedStream, Unprocessed: true, Cause: cc.err})
 	case cc.goneAway.Remote:
-		s.err = cc.unprocessedLocked(0)
+		cc.failStreamLocked(&s.stream, cc.unprocessedLocked(0))
 	case cc.nextID > largestStream:
-		s.err = StreamError{Code: CodeRefusedStream, Unprocessed: true, Reason: "stream numbers ran out"}
+		cc.failStreamLocked(&s.stream, StreamError{Code: CodeRefusedStream, Unprocessed: true, Reason: "stream numbers ran out"})
 	}
 	if s.err != nil {
 		return s.err

@@ -16,9 +16,10 @@ import (
 // Strings are not Huffman-coded: between two proxies, time is dearer than bytes.
 type encoder struct {
 	seed    maphash.Seed
-	max     int // size of the dynamic table
-	lowered int // smallest max since the last block, -1 if it has not changed
-	size    int
+	max     int // size of the dynamic table, as the peer last heard from us
+	allowed int // what the peer allows now
+	lowest  int // the least it allowed since the last block
+	size    int // of the entries
 
 	// entries holds the live ones: number n is at n % len. The newest is
 	// next-1, the oldest is first.
@@ -46,33 +47,30 @@ const (
 )
 
 func newEncoder() *encoder {
-	return &encoder{seed: maphash.MakeSeed(), max: defaultTableSize, lowered: -1}
+	return &encoder{seed: maphash.MakeSeed(), max: defaultTableSize, allowed: defaultTableSize, lowest: defaultTableSize}
 }
 
 // resize follows the peer's SETTINGS_HEADER_TABLE_SIZE.
 func (e *encoder) resize(n int) {
-	n = min(n, defaultTableSize)
-	if n == e.max {
-		return
-	}
-	if e.lowered < 0 || n < e.lowered {
-		e.lowered = n
-	}
-	e.max = n
-	e.evict(0)
+	e.allowed = min(n, defaultTableSize)
+	e.lowest = min(e.lowest, e.allowed)
 }
 
-// begin starts a header block.
+// begin starts a header block. If the table was made smaller and larger again,
+// the larger size is for the next block: RFC 7541 section 4.2 wants two updates
+// in a row, and Go's decoder refuses the second.
 func (e *encoder) begin(b []byte) []byte {
-	if e.lowered < 0 {
+	size := e.allowed
+	if e.lowest < e.max {
+		size = e.lowest
+	}
+	e.lowest = e.allowed
+	if size == e.max {
 		return b
 	}
-	if e.lowered < e.max {
-		b = appendInt(b, 0x20, 5, e.lowered)
-	}
-	b = appendInt(b, 0x20, 5, e.max)
-	e.lowered = -1
-	return b
+	e.max = size
+	e.evict(0)
+	return appendInt(b, 0x20, 5, size)
 }
 
 // field appends one field; name is in lower case. Neither string is kept.
