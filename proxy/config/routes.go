@@ -17,10 +17,10 @@ type RouteTable struct {
 	*route.Table
 	// Refs are the clusters, by the slots of Table.Clusters.
 	Refs []*upstream.Ref
+	// Formats are the values with %COMMANDS%, by the slots of Table.Formats.
+	Formats []*accesslog.Format
 	// Settings is what routes say to filters, by Decision.Slot.
 	Settings [][]filter.Setting
-	// Formats are Table.Formats, compiled: l7 expands them.
-	Formats []*accesslog.Format
 
 	Hash    uint64
 	Version string // of the update that brought it
@@ -29,14 +29,20 @@ type RouteTable struct {
 // A RouteRef is a route table by name, resolved once: whoever holds it sees each
 // new version of the table without asking for it.
 type RouteRef struct {
-	name  string
-	table atomic.Pointer[RouteTable]
+	name     string
+	table    atomic.Pointer[RouteTable]
+	answered atomic.Bool
 }
+
+// Answered says whether the control plane has answered: with a table, or with
+// that there is none (then Load returns nil).
+func (r *RouteRef) Answered() bool { return r.answered.Load() }
 
 // FixedRoutes returns a RouteRef whose table never changes: inline routes.
 func FixedRoutes(name string, t *RouteTable) *RouteRef {
 	r := &RouteRef{name: name}
 	r.table.Store(t)
+	r.answered.Store(true)
 	return r
 }
 

@@ -5,10 +5,13 @@ package config
 
 import (
 	"crypto/tls"
+	"crypto/x509"
+	"fmt"
 	"net/netip"
 	"time"
 
 	"github.com/meltemi/meltemi/match"
+	"github.com/meltemi/meltemi/proxy/config/secrets"
 	"github.com/meltemi/meltemi/proxy/filter"
 )
 
@@ -20,6 +23,21 @@ type Snapshot struct {
 	// Listeners are those that are ready, by name.
 	Listeners []*Listener
 	byName    map[string]*Listener
+}
+
+// NewSnapshot returns a snapshot of listeners that did not come from a Store, for
+// tests and for listeners of the proxy's own. It makes their chains ready to be
+// chosen from; equal matches are an error.
+func NewSnapshot(serial uint64, listeners ...*Listener) (*Snapshot, error) {
+	s := &Snapshot{Serial: serial, Listeners: listeners, byName: map[string]*Listener{}}
+	for _, l := range listeners {
+		var err error
+		if l.tree, err = newChainTree(l.Chains); err != nil {
+			return nil, fmt.Errorf("listener %q: %w", l.Name, err)
+		}
+		s.byName[l.Name] = l
+	}
+	return s, nil
 }
 
 // Listener returns the listener of that name, or nil.
@@ -189,6 +207,20 @@ type FilterChain struct {
 	HTTP     *HTTP
 	TCP      *TCP
 	OnDemand *OnDemand
+
+	needs needs
+}
+
+// needs is what must have arrived before a chain can serve.
+type needs struct {
+	routes  []need
+	secrets []secrets.Want
+}
+
+// A need is a resource by name, and how long to wait for it; 0: forever.
+type need struct {
+	name    string
+	timeout time.Duration
 }
 
 // OnDemand is the chain of a proxy that learns of destinations as it meets them.
@@ -206,8 +238,10 @@ type TLS struct {
 	// Ready returns an error while a certificate or root that Config needs is
 	// missing; connections are reset then. Nil: always ready.
 	Ready func() error
-	// Accept untrusted: a client certificate is asked for and not verified, so
-	// Mutual is never true (trust_chain_verification ACCEPT_UNTRUSTED).
+	// Own returns the certificate we present now; nil if there is none.
+	Own func() *x509.Certificate
+	// AcceptUntrusted: a client certificate may come and proves nothing, because
+	// it is not verified. The connection is then never mutual.
 	AcceptUntrusted bool
 }
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/proxy/authz"
+	"github.com/meltemi/meltemi/proxy/filter/stock"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
@@ -61,11 +62,15 @@ type Tunnel struct {
 	PropagateHeader bool
 }
 
-// A NetworkFilter runs before the last filter of a chain: exactly one field is set.
+// A NetworkFilter runs before the last filter of a chain: exactly one of RBAC,
+// Stats and PeerExchange is set.
 type NetworkFilter struct {
-	Name  string
-	RBAC  *NetworkRBAC
-	Stats *Stats
+	Name string
+	RBAC *NetworkRBAC
+	// Stats counts istio_tcp_* metrics (istio.stats), the bytes of long
+	// connections every StatsInterval.
+	Stats         *stock.Stats
+	StatsInterval time.Duration
 	// PeerExchange is istio.metadata_exchange: peers tell each other who they
 	// are when ALPN says istio-peer-exchange.
 	PeerExchange *PeerExchange

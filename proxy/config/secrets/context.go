@@ -56,6 +56,15 @@ func (p *parts) Ready() error {
 	return nil
 }
 
+// Leaf returns the first certificate that is presented now; nil if it is missing.
+func (s *Server) Leaf() *x509.Certificate {
+	c, err := s.certificates[0].certificate()
+	if err != nil {
+		return nil
+	}
+	return c.Leaf
+}
+
 // Server compiles a DownstreamTlsContext.
 func (k *Keeper) Server(c *tlsv3.DownstreamTlsContext, compile StringOf) (*Server, error) {
 	common := c.GetCommonTlsContext()

@@ -1,0 +1,270 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/meltemi/meltemi/proxy/config/decode"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+// A listenerEntry is a listener by name: what serves, and what is to come.
+type listenerEntry struct {
+	active, warming       *Listener // either may be nil
+	activeRec, warmingRec record
+	since                 time.Time // of warming
+	failed                *failure
+}
+
+// listenerName is the name, or the address of one that has none.
+func listenerName(m *listenerv3.Listener) string {
+	if m.GetName() != "" || m.GetAddress() == nil {
+		return m.GetName()
+	}
+	a, err := listenerAddress(m.GetAddress())
+	if err != nil {
+		return ""
+	}
+	return a.String()
+}
+
+func (s *Store) listenerLocked(name string) *listenerEntry {
+	e := s.listeners[name]
+	if e == nil {
+		e = &listenerEntry{}
+		s.listeners[name] = e
+	}
+	return e
+}
+
+func (s *Store) putListener(m *listenerv3.Listener, in *incoming) error {
+	name, hash := listenerName(m), hashOf(m)
+	e := s.listeners[name]
+	if e != nil {
+		switch {
+		case e.warming != nil && e.warming.Hash == hash:
+			e.failed, e.warmingRec = nil, in.record(m)
+			return nil
+		case e.active != nil && e.active.Hash == hash:
+			e.failed, e.warming, e.activeRec = nil, nil, in.record(m)
+			return nil
+		}
+	}
+	var old *Listener
+	if e != nil {
+		if old = e.warming; old == nil {
+			old = e.active
+		}
+	}
+	l, err := s.builder.listener(m, hash, old)
+	if err != nil {
+		return err
+	}
+	l.Name, l.Version = name, in.version
+	if err := s.addressTaken(l); err != nil {
+		return err
+	}
+	e = s.listenerLocked(name)
+	e.warming, e.warmingRec, e.since, e.failed = l, in.record(m), in.at, nil
+	return nil
+}
+
+// addressTaken refuses a listener that would bind what another one binds.
+func (s *Store) addressTaken(l *Listener) error {
+	if !l.Bind {
+		return nil
+	}
+	for name, e := range s.listeners {
+		other := e.warming
+		if other == nil {
+			other = e.active
+		}
+		if name == l.Name || other == nil || !other.Bind {
+			continue
+		}
+		for _, a := range l.Addrs {
+			for _, b := range other.Addrs {
+				if a == b && a.IP.Port() != 0 {
+					return fmt.Errorf("address %s is taken by listener %q", a, name)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Store) removeListener(name string) { delete(s.listeners, name) }
+
+func (s *Store) failListener(name string, f *failure) { s.listenerLocked(name).failed = f }
+
+// A clusterEntry is a cluster by name.
+type clusterEntry struct {
+	active, warming       *decode.Cluster
+	activeRec, warmingRec record
+	since                 time.Time
+	failed                *failure
+}
+
+func (s *Store) clusterLocked(name string) *clusterEntry {
+	e := s.clusters[name]
+	if e == nil {
+		e = &clusterEntry{}
+		s.clusters[name] = e
+	}
+	return e
+}
+
+func (s *Store) putCluster(m *clusterv3.Cluster, in *incoming) error {
+	hash := hashOf(m)
+	if e := s.clusters[m.GetName()]; e != nil {
+		switch {
+		case e.warming != nil && e.warming.Spec.Hash == hash:
+			e.failed, e.warmingRec = nil, in.record(m)
+			return nil
+		case e.active != nil && e.active.Spec.Hash == hash:
+			e.failed, e.warming, e.activeRec = nil, nil, in.record(m)
+			return nil
+		}
+	}
+	c, err := s.reader.Cluster(m, hash)
+	if err != nil {
+		return err
+	}
+	e := s.clusterLocked(m.GetName())
+	e.warming, e.warmingRec, e.since, e.failed = c, in.record(m), in.at, nil
+	return nil
+}
+
+func (s *Store) removeCluster(name string) {
+	e := s.clusters[name]
+	if e == nil {
+		return
+	}
+	delete(s.clusters, name)
+	if e.active != nil {
+		s.cfg.Clusters.Remove(name)
+	}
+}
+
+func (s *Store) failCluster(name string, f *failure) { s.clusterLocked(name).failed = f }
+
+func (s *Store) putEndpoints(m *endpointv3.ClusterLoadAssignment, in *incoming) error {
+	a, err := decode.Endpoints(m)
+	if err != nil {
+		return err
+	}
+	s.cfg.Clusters.Assign(m.GetClusterName(), a)
+	rec := in.record(m)
+	s.endpoints[m.GetClusterName()] = &rec
+	return nil
+}
+
+// removeEndpoints keeps endpoints that came. A name that never had any does not
+// exist: its cluster need not wait any longer.
+func (s *Store) removeEndpoints(name string) {
+	if r := s.endpoints[name]; r == nil || r.raw == nil {
+		s.cfg.Clusters.Assign(name, &upstream.Assignment{})
+		s.endpoints[name] = &record{updated: s.cfg.Now()}
+	}
+}
+
+func (s *Store) failEndpoints(name string, f *failure) {
+	if r := s.endpoints[name]; r != nil {
+		r.failed = f
+	}
+}
+
+// A routeEntry is a route table by name.
+type routeEntry struct {
+	record
+	ref *RouteRef
+	// byListener is true if a listener wants it, or did; other tables are asked
+	// for on demand.
+	byListener bool
+}
+
+func (s *Store) routeLocked(name string) *routeEntry {
+	e := s.routes[name]
+	if e == nil {
+		e = &routeEntry{ref: &RouteRef{name: name}}
+		s.routes[name] = e
+	}
+	return e
+}
+
+func (s *Store) putRoute(m *routev3.RouteConfiguration, in *incoming) error {
+	hash := hashOf(m)
+	e := s.routes[m.GetName()]
+	if e == nil || e.ref.Load() == nil || e.ref.Load().Hash != hash {
+		table, err := s.builder.routes(m, hash, in.version)
+		if err != nil {
+			return err
+		}
+		e = s.routeLocked(m.GetName())
+		e.ref.table.Store(table)
+	}
+	e.record = in.record(m)
+	e.ref.answered.Store(true)
+	return nil
+}
+
+// removeRoute keeps a table that came, as Envoy does, until nobody wants it. A
+// name that never had one does not exist: whoever waits for it need not.
+func (s *Store) removeRoute(name string) { s.routeLocked(name).ref.answered.Store(true) }
+
+func (s *Store) failRoute(name string, f *failure) { s.routeLocked(name).failed = f }
+
+func (s *Store) putSecret(m *tlsv3.Secret, in *incoming) error {
+	if err := s.builder.keeper.Put(m); err != nil {
+		return err
+	}
+	rec := in.record(m)
+	s.secrets[m.GetName()] = &rec
+	return nil
+}
+
+func (s *Store) failSecret(name string, f *failure) {
+	r := s.secrets[name]
+	if r == nil {
+		r = &record{}
+		s.secrets[name] = r
+	}
+	r.failed = f
+}
+
+// Forget drops resources that were asked for on demand and are no longer wanted:
+// route tables, clusters and endpoints.
+func (s *Store) Forget(typeURL string, names ...string) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.mu.Lock()
+	for _, name := range names {
+		switch typeURL {
+		case TypeRoute:
+			if e := s.routes[name]; e != nil && !e.byListener {
+				e.ref.forget()
+				delete(s.routes, name)
+			}
+		case TypeCluster:
+			s.removeCluster(name)
+		case TypeEndpoint:
+			delete(s.endpoints, name)
+			s.cfg.Clusters.Assign(name, nil)
+		}
+	}
+	s.finishLocked()
+}
+
+func (r *RouteRef) forget() {
+	r.table.Store(nil)
+	r.answered.Store(false)
+}
