@@ -1,0 +1,251 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/meltemi/meltemi/http1"
+	"github.com/meltemi/meltemi/http2"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+)
+
+// A reply is what a kind of fault looks like to the client and in logs, in
+// Envoy's words, where the fault itself does not say otherwise.
+type reply struct {
+	status  int
+	details string
+	body    string
+	reset   string // Envoy's name of the reset; body and details are made of it
+}
+
+// answers is the only place where a fault becomes a response.
+var answers = [...]reply{
+	fault.NoRoute:          {404, "route_not_found", "", ""},
+	fault.NoCluster:        {503, "cluster_not_found", "", ""},
+	fault.NoEndpoint:       {503, "no_healthy_upstream", "no healthy upstream", ""},
+	fault.Overflow:         {503, "", "", "overflow"},
+	fault.ConnectFailure:   {503, "", "", "remote connection failure"},
+	fault.ConnectTimeout:   {503, "", "", "connection timeout"},
+	fault.ConnectionClosed: {503, "", "", "connection termination"},
+	fault.RemoteReset:      {503, "", "", "remote reset"},
+	fault.RefusedStream:    {503, "", "", "remote refused stream reset"},
+	fault.LocalReset:       {503, "", "", "local reset"},
+	fault.UpstreamProtocol: {502, "", "", "protocol error"},
+	fault.Timeout:          {504, "upstream_response_timeout", "upstream request timeout", ""},
+	fault.PerTryTimeout:    {504, "upstream_per_try_timeout", "upstream request timeout", ""},
+	fault.IdleTimeout:      {408, "stream_idle_timeout", "stream timeout", ""},
+	fault.Denied:           {403, "rbac_access_denied", "RBAC: access denied", ""},
+	fault.Unauthenticated:  {401, "jwt_authn_access_denied", "Jwt verification fails", ""},
+	fault.Injected:         {503, "fault_filter_abort", "fault filter abort", ""},
+	fault.RateLimited:      {429, "local_rate_limited", "local_rate_limited", ""},
+	fault.BadRequest:       {400, "bad_request", "", ""},
+	fault.TooLarge:         {413, "request_payload_too_large", "", ""},
+	fault.ClientGone:       {0, "downstream_remote_disconnect", "", ""},
+	fault.MaxDuration:      {408, "max_duration_timeout", "downstream duration timeout", ""},
+	fault.Internal:         {500, "internal_error", "", ""},
+}
+
+const faultHeader = "x-meltemi-fault"
+
+// fail ends an exchange because of f: with an answer, or if a response has begun
+// or nobody is there to read one, by breaking it off.
+func (x *exchange) fail(f *fault.Fault) {
+	x.Fault = f
+	x.Flags |= filter.FlagsOf(f)
+	if x.urx {
+		x.Flags |= filter.UpstreamRetryLimitExceeded
+	}
+	a := &answers[f.Kind]
+	if x.headSent {
+		x.Details = f.Details
+		if x.Details == "" || a.reset != "" {
+			x.Details = "upstream_reset_after_response_started{" + underscored(a.reset) + "}"
+		}
+		x.closing = true
+		x.down.Abort(codeInternal)
+		return
+	}
+	x.Details = a.detailsOf(f)
+	if f.Kind == fault.ClientGone {
+		x.Response.Reset()
+		x.closing = true
+		x.down.Abort(codeCancel)
+		return
+	}
+	if x.cancelled() != nil { // cancelling has made every write fail
+		x.closing = true
+		_ = x.down.SetWriteDeadline(time.Now().Add(lingerFor))
+	}
+	x.Local = filter.Local{Status: x.statusOf(f, a), Details: x.Details, Body: x.bodyOf(f, a)}
+	x.Response.Reset()
+	h := &x.Response.Header
+	if f.Kind == fault.Overflow {
+		h.Add(overloaded, "true")
+	}
+	if x.site.server.cfg.FaultHeader {
+		h.Add(faultHeader, headerSafe(f.Error()))
+	}
+	x.answer()
+}
+
+func (a *reply) detailsOf(f *fault.Fault) string {
+	switch {
+	case a.reset != "" && (f.Details == "" || f.Details == a.reset):
+		return "upstream_reset_before_response_started{" + underscored(a.reset) + "}"
+	case f.Details != "":
+		return f.Details
+	}
+	return a.details
+}
+
+func underscored(s string) string { return strings.ReplaceAll(s, " ", "_") }
+
+// statusOf is the status of the answer. What took too long is the client's fault
+// while its request is not complete, and the upstream's afterwards.
+func (x *exchange) statusOf(f *fault.Fault, a *reply) int {
+	if f.Status != 0 {
+		return f.Status
+	}
+	if f.Kind == fault.IdleTimeout || f.Kind == fault.MaxDuration {
+		if _, complete := x.body.endedAt(); complete {
+			return 504
+		}
+	}
+	return a.status
+}
+
+func (x *exchange) bodyOf(f *fault.Fault, a *reply) string {
+	if f.Body != "" || a.reset == "" {
+		if f.Body != "" {
+			return f.Body
+		}
+		return a.body
+	}
+	var b strings.Builder
+	b.WriteString("upstream connect error or disconnect/reset before headers. ")
+	if x.Attempts > 1 {
+		b.WriteString("retried and the latest ")
+	}
+	b.WriteString("reset reason: ")
+	b.WriteString(a.reset)
+	if x.Upstream.Failure != "" {
+		b.WriteString(", transport failure reason: ")
+		b.WriteString(x.Upstream.Failure)
+	}
+	return b.String()
+}
+
+// answer sends x.Local: what we ourselves have to say, failure or not. Fields of
+// Response.Header are sent along.
+func (x *exchange) answer() {
+	l, resp := &x.Local, &x.Response
+	resp.Status = l.Status
+	if x.Details == "" {
+		x.Details = l.Details
+	}
+	h := &resp.Header
+	body := l.Body
+	if x.GRPC && !h.Has("grpc-status") {
+		resp.Status = 200
+		h.Set("content-type", "application/grpc")
+		h.Set("grpc-status", strconv.Itoa(grpcOf(l.Status)))
+		if body != "" {
+			h.Set("grpc-message", grpcMessage(body))
+		}
+		body = ""
+	}
+	resp.ContentLength = int64(len(body))
+	if body != "" {
+		h.Set("content-length", strconv.Itoa(len(body)))
+		if !h.Has("content-type") {
+			h.Add("content-type", "text/plain")
+		}
+	} else {
+		h.Delete("content-length")
+	}
+	x.site.http.Chain.Respond(&x.Exchange)
+	x.finishHead()
+	x.Mark(filter.ResponseBegin)
+	err := x.down.WriteHead(resp, body == "")
+	if err == nil && body != "" {
+		if _, err = x.down.Write([]byte(body)); err == nil {
+			err = x.down.Finish(nil)
+			x.Sent += uint64(len(body))
+		}
+	}
+	if err != nil {
+		x.closing = true
+		x.Flags |= filter.DownstreamConnectionTermination
+		x.down.Abort(codeInternal)
+	}
+	x.headSent = true
+	x.Mark(filter.ResponseEnd)
+}
+
+// grpcOf is the gRPC status that an HTTP status of ours stands for
+// (Envoy: Grpc::Utility::httpToGrpcStatus).
+func grpcOf(status int) int {
+	switch status {
+	case 200:
+		return 0
+	case 400:
+		return 13
+	case 401:
+		return 16
+	case 403:
+		return 7
+	case 404:
+		return 12
+	case 429, 502, 503, 504:
+		return 14
+	}
+	return 2
+}
+
+// grpcMessage is percent-encoding as gRPC has it.
+func grpcMessage(s string) string {
+	const digits = "0123456789ABCDEF"
+	var b strings.Builder
+	for i := 0; i < len(s); i++ {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			b.WriteByte('%')
+			b.WriteByte(digits[c>>4])
+			b.WriteByte(digits[c&15])
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// headerSafe makes one field value of a text.
+func headerSafe(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, s)
+}
+
+// isMisuse says whether err is a codec's refusal to write what it was given, as
+// opposed to a connection that does not take it.
+func isMisuse(err error) bool {
+	var one *http1.Error
+	if errors.As(err, &one) {
+		return one.Kind == http1.Misuse
+	}
+	var stream http2.StreamError
+	var conn http2.ConnError
+	var network net.Error
+	return !errors.As(err, &stream) && !errors.As(err, &conn) && !errors.As(err, &network) &&
+		!errors.Is(err, os.ErrDeadlineExceeded) && !isClosed(err)
+}

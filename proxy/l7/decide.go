@@ -1,0 +1,123 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/route"
+)
+
+// match finds the request's route, in the table of the moment, and the cluster
+// it leads to. That there is none is found out when it is acted upon: policies
+// come first.
+func (x *exchange) match() {
+	x.grounds()
+	x.table = x.conn.routes.Load()
+	if x.table == nil {
+		return
+	}
+	x.decision = x.table.Match(x.Request, &x.facts)
+	d := &x.decision
+	if d.Host != nil {
+		x.Target.VirtualHost = d.Host.Name
+	}
+	if d.Route == nil {
+		return
+	}
+	x.Target.Route = d.Route.Name
+	if d.Route.Decorator != nil {
+		x.Target.Operation = d.Route.Decorator.Operation
+	}
+	if d.Kind != route.ToCluster {
+		return
+	}
+	ref := x.table.Refs[d.Cluster]
+	x.Target.Cluster = ref.Name()
+	if x.cluster = ref.Load(); x.cluster != nil {
+		x.Upstream.Spec = x.cluster.Spec()
+	}
+	if idle := d.Route.Forward.IdleTimeout; idle != nil {
+		x.idleLimit.Store(int64(*idle))
+	}
+	x.limits.fromRoute(x, d.Route.Forward)
+}
+
+// admit runs the filter chain.
+func (x *exchange) admit() (filter.Permit, *fault.Fault) {
+	var settings []filter.Setting
+	if x.decision.Route != nil && x.decision.Slot < len(x.table.Settings) {
+		settings = x.table.Settings[x.decision.Slot]
+	}
+	x.Prepare(x, settings)
+	if x.Local.Status != 0 {
+		return filter.Permit{}, nil // answered before any filter was asked
+	}
+	return x.site.http.Chain.Admit(&x.Exchange)
+}
+
+// act does what was decided.
+func (x *exchange) act(permit filter.Permit) *fault.Fault {
+	if x.Local.Status != 0 {
+		x.answer()
+		return nil
+	}
+	if !permit.Valid() {
+		return unpermitted
+	}
+	d := &x.decision
+	switch {
+	case x.table == nil:
+		return x.site.faults.noTable
+	case d.Kind == route.ToLocation:
+		status, location := d.Location(x.Request)
+		x.Answer(status, "direct_response", "")
+		x.table.ResponseHeaders(d, &x.Response.Header, x)
+		x.Response.Header.Set("location", location)
+		x.answer()
+	case d.Kind == route.ToClient:
+		x.Answer(d.Route.Direct.Status, "direct_response", d.Route.Direct.Body)
+		x.table.ResponseHeaders(d, &x.Response.Header, x)
+		x.answer()
+	case d.Kind == route.ToCluster:
+		return x.forward(permit)
+	case d.Host == nil:
+		return x.site.faults.noHost
+	default:
+		return x.site.faults.noRoute
+	}
+	return nil
+}
+
+var unpermitted = &fault.Fault{Side: fault.Mesh, Kind: fault.Internal, Status: 403, Details: "no_permit",
+	Hint: "nothing is forwarded that the filter chain has not admitted; this is a defect of the proxy"}
+
+// upgrade says whether an upgrade may be made: the route's word counts, then the
+// listener's.
+func (x *exchange) upgrade(kind string) (u route.Upgrade, ok bool) {
+	if d := &x.decision; d.Route != nil && d.Route.Forward != nil {
+		for _, u := range d.Route.Forward.Upgrades {
+			if u.Type == kind {
+				return u, u.Enabled
+			}
+		}
+	}
+	for _, u := range x.site.http.Upgrades {
+		if u.Type == kind {
+			return u, u.Enabled
+		}
+	}
+	return u, false
+}
+
+// Expand writes what a format of the route table stands for; see route.Expander.
+func (x *exchange) Expand(dst []byte, slot int) []byte {
+	if slot >= len(x.table.Formats) {
+		return dst
+	}
+	x.Record(&x.record)
+	return x.table.Formats[slot].Append(dst, &x.record)
+}
+
+var _ route.Expander = (*exchange)(nil)

@@ -1,0 +1,249 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unsafe"
+
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/telemetry/accesslog"
+	"github.com/meltemi/meltemi/telemetry/trace"
+)
+
+// An exchange is one request and its answer, under way.
+type exchange struct {
+	filter.Exchange
+	way // what is known only of this exchange
+
+	in      message.Request // storage of an HTTP/1 request's head
+	body    upload
+	tried   [maxTried]*upstream.Host
+	id      trace.RequestID
+	record  accesslog.Record
+	scratch [scratchBytes]byte // backs the strings that text returns
+
+	progress   atomic.Uint32 // moves whenever bytes do
+	idleLimit  atomic.Int64  // stream idle timeout; 0: none
+	isTunnel   atomic.Bool   // the client may end its side and go on reading
+	nextOfConn *exchange     // guarded by connection.mu, as what the sweeper saw is
+	prevOfConn *exchange
+	seen       uint32
+	seenAt     time.Time
+
+	mu         sync.Mutex
+	generation uint64 // one more for each exchange this storage serves
+	gone       *fault.Fault
+	stream     upstream.Stream // what cancel aborts
+	wake       chan struct{}   // closed by cancel, if somebody holds
+}
+
+// A way is how an exchange goes.
+type way struct {
+	site *site
+	conn *connection
+	down Downstream
+
+	// What was decided.
+	table    *config.RouteTable // nil while there is none
+	decision route.Decision
+	facts    route.Facts
+	cluster  *upstream.Cluster // nil: unknown
+	reason   trace.Reason
+
+	// What is done about it.
+	limits   limits
+	pick     upstream.Request
+	lease    *upstream.Lease // of the response that is relayed; held until finish
+	outcome  upstream.Outcome
+	cookie   string // to set, from the hash policy
+	retries  uint32 // attempts after the first that policy allowed
+	admitted bool   // by the cluster's circuit breaker
+	retrying bool   // and by its retry budget
+	reused   bool   // the attempt's connection had served before
+	resent   bool   // once, because that connection was stale
+	urx      bool   // no more attempts were allowed
+
+	closing   bool // the connection ends with this exchange
+	headSent  bool // the final head went to the client
+	tunnelled bool
+	unread    bool // the client may still be sending its request
+	used      int  // of scratch
+}
+
+const (
+	maxTried     = 8
+	scratchBytes = 160
+)
+
+var exchanges = sync.Pool{New: func() any {
+	x := new(exchange)
+	x.body.init(x)
+	return x
+}}
+
+// take returns storage for an exchange.
+func take() *exchange { return exchanges.Get().(*exchange) }
+
+// start begins an exchange of c: now.
+func (x *exchange) start(c *connection, r *message.Request) {
+	x.Exchange.Reset()
+	x.conn, x.site = c, c.site
+	x.Conn, x.Request = c.facts, r
+	x.Start = time.Now()
+	x.Random = rand.Uint64()
+	x.seenAt = time.Time{}
+	c.begin(x)
+	x.site.stats.begin(c.facts.ID)
+}
+
+// over ends what start began.
+func (x *exchange) over() { x.conn.end(x) }
+
+// release gives the storage back.
+func (x *exchange) release() {
+	x.mu.Lock()
+	x.generation++
+	x.gone, x.stream, x.wake = nil, nil, nil
+	x.mu.Unlock()
+	x.in.Reset()
+	x.body.reset()
+	x.way = way{}
+	clear(x.tried[:])
+	x.record = accesslog.Record{}
+	x.idleLimit.Store(0)
+	x.isTunnel.Store(false)
+	x.Exchange.Reset()
+	exchanges.Put(x)
+}
+
+// conduct takes the exchange from its request's head to its end.
+func (x *exchange) conduct() {
+	f := x.prepare()
+	var permit filter.Permit
+	if f == nil {
+		x.match()
+		permit, f = x.admit()
+	}
+	if f == nil {
+		f = x.act(permit)
+	}
+	if f != nil {
+		x.fail(f)
+	}
+	x.finish()
+}
+
+// cancel ends x from outside, because of f: the upstream's stream is aborted,
+// who holds is woken. What the exchange meets then it takes for f.
+func (x *exchange) cancel(f *fault.Fault) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.cancelLocked(f)
+}
+
+// cancelIf is cancel, unless the storage serves another exchange by now.
+func (x *exchange) cancelIf(generation uint64, f *fault.Fault) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.generation == generation {
+		x.cancelLocked(f)
+	}
+}
+
+// codeCancel is RFC 9113's CANCEL, codeInternal its INTERNAL_ERROR.
+const (
+	codeNo       = 0
+	codeInternal = 2
+	codeCancel   = 8
+)
+
+func (x *exchange) cancelLocked(f *fault.Fault) {
+	if x.gone != nil {
+		return
+	}
+	x.gone = f
+	if x.stream != nil {
+		x.stream.Abort(codeCancel)
+	}
+	if x.wake != nil {
+		close(x.wake)
+		x.wake = nil
+	}
+	// Who waits for the client does not wait any longer.
+	_ = x.down.SetReadDeadline(past)
+	_ = x.down.SetWriteDeadline(past)
+}
+
+// cancelled returns why x was ended from outside, or nil.
+func (x *exchange) cancelled() *fault.Fault {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.gone
+}
+
+// setStream names what cancel aborts; nil before the stream serves another
+// exchange. It returns why x was cancelled in the meantime.
+func (x *exchange) setStream(s upstream.Stream) *fault.Fault {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.stream = s
+	return x.gone
+}
+
+// Hold waits; see filter.Holder.
+func (x *exchange) Hold(d time.Duration) *fault.Fault {
+	wake := make(chan struct{})
+	x.mu.Lock()
+	if x.gone != nil {
+		defer x.mu.Unlock()
+		return x.gone
+	}
+	x.wake = wake
+	x.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-wake:
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.wake = nil
+	if x.gone == nil && x.limits.durationOver(time.Now()) {
+		return maxDuration
+	}
+	return x.gone
+}
+
+var _ filter.Holder = (*exchange)(nil)
+
+// text returns a string of b that lives as long as the exchange. Small ones cost
+// no allocation.
+func (x *exchange) text(b []byte) string {
+	if len(b) == 0 || x.used+len(b) > len(x.scratch) {
+		return string(b)
+	}
+	to := x.scratch[x.used : x.used+len(b)]
+	copy(to, b)
+	x.used += len(b)
+	return unsafe.String(&to[0], len(to))
+}
+
+func (x *exchange) number(n int64) string {
+	if n >= 0 && n < 100 {
+		return strconv.FormatInt(n, 10) // needs no allocation
+	}
+	var b [20]byte
+	return x.text(strconv.AppendInt(b[:0], n, 10))
+}

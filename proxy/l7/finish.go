@@ -1,0 +1,72 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"strconv"
+
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+)
+
+// finish ends an exchange, whatever happened: what was taken is given back, and
+// whoever counts, logs or traces is told. The response's strings live until the
+// upstream's stream is given back, which is why that comes last.
+func (x *exchange) finish() {
+	x.unread = x.body.stop()
+	if x.body.state == bodyNone && !x.body.eof && x.Request.ContentLength != 0 {
+		x.unread = true // nobody has looked at it
+	}
+	x.Received += x.body.received
+	if end, ok := x.body.endedAt(); ok {
+		x.MarkAt(filter.RequestEnd, end)
+	}
+	if _, ok := x.Since(filter.ResponseEnd); !ok {
+		x.Mark(filter.ResponseEnd)
+	}
+	x.GRPCStatus = x.grpcStatus()
+	x.WireReceived += x.Received
+	x.WireSent += x.Sent
+	if x.Fault != nil && x.lease != nil {
+		x.outcome.Fault, x.outcome.Reusable = x.Fault, false
+		if x.Fault.Kind == fault.ClientGone {
+			x.outcome.Fault = nil // nothing the endpoint did
+		}
+	}
+	if x.table != nil || x.site.http.Chain != nil {
+		x.site.http.Chain.End(&x.Exchange)
+	}
+	if x.Span != nil {
+		x.site.tracer.end(x)
+	}
+	x.site.logs.Log(&x.Exchange, &x.record)
+	took, _ := x.Since(filter.ResponseEnd)
+	x.site.stats.end(x.Conn.ID, x.Response.Status, took)
+	x.endLease()
+	x.leaveRetry()
+	if x.admitted {
+		x.cluster.Leave()
+	}
+	x.body.detach()
+}
+
+// grpcStatus is the response's, from its trailers or its head; -1 for none.
+func (x *exchange) grpcStatus() int {
+	if !x.GRPC {
+		return -1
+	}
+	for _, h := range [...]*message.Header{x.Trailer, &x.Response.Header} {
+		if h == nil {
+			continue
+		}
+		if s, ok := h.Lookup("grpc-status"); ok {
+			if n, err := strconv.ParseUint(s, 10, 15); err == nil {
+				return int(n)
+			}
+			return 2 // unknown
+		}
+	}
+	return -1
+}

@@ -1,0 +1,304 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+const (
+	attemptCount = "x-envoy-attempt-count"
+	overloaded   = "x-envoy-overloaded"
+)
+
+// forward sends the request where its route leads, and relays the response. It
+// cannot be called without a permit. The fault it returns is of the last attempt.
+func (x *exchange) forward(permit filter.Permit) *fault.Fault {
+	if !permit.Valid() {
+		return unpermitted
+	}
+	if x.cluster == nil {
+		return x.unknownCluster()
+	}
+	tunnel, raw, f := x.switching()
+	if f != nil {
+		return f
+	}
+	f = x.body.collect(tunnel || raw, x.bufferLimit())
+	if f != nil {
+		return f
+	}
+	x.rewrite()
+	x.mirror()
+	if f := x.cluster.Admit(); f != nil {
+		return f
+	}
+	x.admitted = true
+	if raw {
+		return x.connectRaw()
+	}
+	x.prepareAttempts(tunnel)
+	for {
+		f := x.attempt()
+		if f == nil && !x.retryResponse() {
+			return x.relay()
+		}
+		if f != nil {
+			if again, last := x.retryFault(f); !again {
+				return last
+			}
+		}
+		if f := x.backoff(); f != nil {
+			return f
+		}
+	}
+}
+
+func (x *exchange) unknownCluster() *fault.Fault {
+	return &fault.Fault{
+		Side: fault.Mesh, Kind: fault.NoCluster, Status: x.decision.Route.Forward.NotFoundStatus, Details: "cluster_not_found",
+		Object: "cluster " + x.Target.Cluster, Hint: "the route names a cluster that the control plane has not sent: is the service, or the subset, still there?",
+	}
+}
+
+// switching says whether the exchange is to become a tunnel: as the upstream
+// agrees to, or raw, by terminating CONNECT here.
+func (x *exchange) switching() (tunnel, raw bool, f *fault.Fault) {
+	r := x.Request
+	kind := r.Protocol
+	if r.Method == "CONNECT" && kind == "" {
+		kind = "connect"
+	}
+	if kind == "" {
+		return false, false, nil
+	}
+	u, ok := x.upgrade(kind)
+	if !ok {
+		return false, false, &fault.Fault{Side: fault.Client, Kind: fault.BadRequest, Status: 403, Details: "upgrade_failed",
+			Hint: "neither route nor listener allow this upgrade"}
+	}
+	return true, u.Terminate && r.Method == "CONNECT", nil
+}
+
+func (x *exchange) bufferLimit() int64 {
+	if l := x.decision.Route.BufferLimit; l > 0 {
+		return l
+	}
+	return x.site.server.cfg.BufferLimit
+}
+
+// rewrite makes the request what the upstream gets, whichever attempt sends it.
+func (x *exchange) rewrite() {
+	r := x.Request
+	if x.site.tracer != nil {
+		x.site.tracer.propagate(x)
+	}
+	x.table.Rewrite(&x.decision, r, x)
+	x.limits.tell(x)
+	if r.Expect100 && !x.site.http.Proxy100 {
+		x.Response.Reset()
+		x.Response.Status = 100
+		_ = x.down.WriteHead(&x.Response, false) // a client that is gone is noticed soon enough
+		x.Response.Reset()
+		r.Header.Delete("expect")
+		r.Expect100 = false
+	}
+	r.Close = false // the upstream's connection is another one
+}
+
+// prepareAttempts fills in what balancing may know.
+func (x *exchange) prepareAttempts(tunnel bool) {
+	x.pick = upstream.Request{
+		Version: x.Request.Version, OriginalDst: x.Conn.OriginalDst, Client: x.Conn.Remote,
+		Random: x.Random, Upgrade: tunnel,
+	}
+	if h := x.decision.Hash(x.Request, x.Remote, x.Conn.Local); h.OK {
+		x.pick.Hash, x.pick.HasHash, x.cookie = h.Value, true, h.Cookie
+	}
+	if p := x.decision.Route.Forward.Retry; p != nil && p.PreviousHosts {
+		x.pick.MaxReselect = p.MaxReselect
+	}
+}
+
+// attempt sends the request to one endpoint and awaits the final head of a
+// response. Without a fault x.lease holds the stream.
+func (x *exchange) attempt() *fault.Fault {
+	x.Attempts++
+	begin := time.Now()
+	if x.limits.duration > 0 {
+		x.pick.Deadline = x.limits.begin.Add(x.limits.duration)
+	}
+	host, f := x.cluster.Pick(&x.pick)
+	if f != nil {
+		return f
+	}
+	x.tell(host)
+	lease, f := x.cluster.Open(host, &x.pick)
+	if f != nil {
+		x.Upstream.Failure = failureText(f)
+		return f
+	}
+	x.Upstream.Local, x.Upstream.Version, x.Upstream.TLS, x.Upstream.Failure = lease.LocalAddr(), lease.Version(), lease.TLS(), ""
+	x.reused = lease.Reused()
+	x.Mark(filter.ConnectEnd)
+	if f := x.setStream(lease.Stream); f != nil {
+		x.giveUp(lease, f)
+		return f
+	}
+	if f := x.exchangeHeads(lease, begin); f != nil {
+		x.giveUp(lease, f)
+		return f
+	}
+	x.lease, x.outcome = lease, upstream.Outcome{}
+	return nil
+}
+
+// tell notes where the attempt goes, and tells the endpoint what only this
+// attempt knows.
+func (x *exchange) tell(host *upstream.Host) {
+	if n := len(x.pick.Tried); n < len(x.tried) {
+		x.tried[n] = host
+		x.pick.Tried = x.tried[:n+1]
+	}
+	e := host.Endpoint()
+	x.Upstream.Endpoint, x.Upstream.Remote, x.Upstream.Mutual = e, host.Addr(), host.Transport().Mutual
+	d := &x.decision
+	if rw := &d.Route.Forward.Rewrite; rw.HostAuto && e.Hostname != "" {
+		route.SetAuthority(x.Request, e.Hostname, rw.ForwardedHost)
+	}
+	if d.Host.AttemptCount {
+		x.Request.Header.Set(attemptCount, x.number(int64(x.Attempts)))
+	}
+}
+
+// exchangeHeads sends the request and reads heads until the final one.
+func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.Fault {
+	x.Mark(filter.UpstreamTxBegin)
+	headed, sendErr := x.body.send(lease.Stream)
+	if sendErr != nil && !headed {
+		return x.streamFault(lease, sendErr)
+	}
+	// A server may answer, and close, before it has read all of the request: what
+	// it says counts for more than that writing failed.
+	for {
+		if x.limits.any() {
+			_ = lease.SetReadDeadline(x.deadline(time.Now(), begin, false))
+		}
+		err := lease.ReadHead(&x.Response)
+		switch {
+		case err == nil && x.Response.Status < 200 && x.Response.Status != 101:
+			if f := x.relayInterim(); f != nil {
+				return f
+			}
+		case err == nil:
+			x.Mark(filter.UpstreamRxBegin)
+			return nil
+		case isTimeout(err) && x.cancelled() == nil:
+			if f := x.expired(time.Now(), begin, false); f != nil {
+				return f
+			}
+		default:
+			return x.streamFault(lease, err)
+		}
+	}
+}
+
+// relayInterim passes an informational response on.
+func (x *exchange) relayInterim() *fault.Fault {
+	x.progress.Add(1)
+	if x.down.WriteHead(&x.Response, false) != nil {
+		return clientGone
+	}
+	return nil
+}
+
+// streamFault tells what an error of the attempt's stream means.
+func (x *exchange) streamFault(lease *upstream.Lease, err error) *fault.Fault {
+	if f := x.cancelled(); f != nil {
+		return f
+	}
+	return lease.Fault(err)
+}
+
+// giveUp ends an attempt that came to nothing.
+func (x *exchange) giveUp(lease *upstream.Lease, f *fault.Fault) {
+	_ = x.setStream(nil)
+	lease.Abort(codeCancel)
+	x.body.detach()
+	x.Response.Reset()
+	lease.Done(upstream.Outcome{Fault: f})
+}
+
+// discard ends an attempt whose response is not the one to relay. A short rest
+// of it that has come already is read, so that the connection can be kept.
+func (x *exchange) discard() {
+	lease := x.lease
+	x.lease = nil
+	o := upstream.Outcome{Status: outcomeStatus(&x.Response)}
+	_ = x.setStream(nil)
+	if x.body.complete() {
+		o.Reusable = readRest(lease.Stream)
+	}
+	if !o.Reusable {
+		lease.Abort(codeCancel)
+	}
+	x.body.detach()
+	x.Response.Reset()
+	lease.Done(o)
+}
+
+// readRest reads what has come of a body, and says whether that was all.
+func readRest(s upstream.Stream) bool {
+	b, ok := s.(buffered)
+	if !ok {
+		return false
+	}
+	scratch := scratches.Get().(*[scratchSize]byte)
+	defer scratches.Put(scratch)
+	for range 4 {
+		if b.Buffered() == 0 {
+			break
+		}
+		if _, err := s.Read(scratch[:]); err != nil {
+			return errors.Is(err, io.EOF)
+		}
+	}
+	_, err := s.Read(scratch[:0])
+	return errors.Is(err, io.EOF)
+}
+
+// outcomeStatus is what outlier detection is told: for gRPC, what the status in
+// a response's head stands for.
+func outcomeStatus(r *message.Response) int {
+	if s, ok := r.Header.Lookup("grpc-status"); ok && r.Status == 200 {
+		return httpOfGRPC(s)
+	}
+	return r.Status
+}
+
+func isTimeout(err error) bool {
+	var n net.Error
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &n) && n.Timeout()
+}
+
+// failureText is %UPSTREAM_TRANSPORT_FAILURE_REASON%.
+func failureText(f *fault.Fault) string {
+	switch f.Kind {
+	case fault.ConnectFailure, fault.ConnectTimeout:
+		if f.Err != nil {
+			return f.Err.Error()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,108 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"unsafe"
+
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/authz"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/l7/sanitize"
+	"github.com/meltemi/meltemi/telemetry/trace"
+)
+
+const (
+	requestID  = "x-request-id"
+	forceTrace = "x-envoy-force-trace"
+	clientID   = "x-client-trace-id"
+)
+
+// prepare makes the request true, and gives it its ids.
+func (x *exchange) prepare() *fault.Fault {
+	h, r := x.site.http, x.Request
+	x.WireReceived = requestBytes(r)
+	if r.Protocol == "h2c" {
+		r.Protocol = "" // an offer that nobody has to take (RFC 9110 section 7.8)
+	}
+	forced := r.Header.Has(forceTrace) // only internal requests keep it
+	facts, f := sanitize.Request(r, h, x.Conn, x.conn.element)
+	x.Remote, x.Internal, x.GRPC = unmapped(facts.Remote), facts.Internal, facts.GRPC
+	if f != nil {
+		return f
+	}
+	x.identify(facts.Edge, forced && facts.Internal)
+	if facts.Location != "" {
+		x.Answer(307, "path_with_escaped_slashes_redirect", "")
+		x.Response.Header.Add("location", r.Scheme+"://"+r.Authority+facts.Location)
+	}
+	if t := h.StreamIdleTimeout; t > 0 {
+		x.idleLimit.Store(int64(t))
+	}
+	x.limits.fromManager(x)
+	return nil
+}
+
+// identify sees to x-request-id and decides about tracing.
+func (x *exchange) identify(edge, forced bool) {
+	h, header := x.site.http, &x.Request.Header
+	old, has := header.Lookup(requestID)
+	keep := has && old != "" && (!edge || h.PreserveRequestID)
+	fresh := !keep && h.GenerateRequestID
+	traced := x.site.tracer != nil
+	if !fresh && !traced {
+		return
+	}
+	packable := fresh
+	if keep {
+		x.id, packable = trace.ParseRequestID(old)
+	}
+	if !packable || fresh {
+		x.id = trace.NewRequestID() // for sampling alone, if it is not fresh
+	}
+	if traced {
+		x.decide(forced)
+		if packable = packable && !h.NoTraceInRequestID; packable {
+			x.id.SetReason(x.reason)
+		}
+	}
+	if fresh || traced && packable {
+		header.Set(requestID, unsafe.String(&x.id[0], len(x.id)))
+	}
+}
+
+// decide says whether the exchange is traced, and begins its span.
+func (x *exchange) decide(forced bool) {
+	t := x.site.tracer
+	x.reason = t.sampling.Decide(&x.id, x.Request.Header.Has(clientID), forced)
+	t.begin(x, x.reason != trace.NotTraced)
+}
+
+// grounds fills in what policy and routing may decide by.
+func (x *exchange) grounds() {
+	c := x.Conn
+	x.Facts = authz.Facts{
+		Verified: c.Mutual, URISANs: c.Peer.URISANs, DNSSANs: c.Peer.DNSSANs, Subject: c.Peer.Subject,
+		DirectRemote: c.DirectRemote.Addr().Unmap(), Remote: x.Remote.Addr().Unmap(), Local: unmapped(c.Local),
+		SNI: c.SNI, Request: x.Request, Metadata: x.Facts.Metadata,
+	}
+	x.facts.Random, x.facts.Internal, x.facts.GRPC = x.Random, x.Internal, x.GRPC
+	x.facts.Presented = c.TLS != nil && len(c.TLS.PeerCertificates) > 0
+	x.facts.Validated, x.facts.Metadata = c.Mutual, x.Facts.Metadata
+}
+
+// requestBytes is how long a request's head is on the wire, as HTTP/1 has it.
+func requestBytes(r *message.Request) uint64 {
+	n := len(r.Method) + len(r.Path) + len(r.Authority) + len("  HTTP/1.1\r\nhost: \r\n\r\n")
+	return uint64(n + fieldBytes(&r.Header))
+}
+
+func fieldBytes(h *message.Header) int {
+	n := 0
+	for i := range h.Len() {
+		f := h.At(i)
+		n += len(f.Name) + len(f.Value) + len(": \r\n")
+	}
+	return n
+}

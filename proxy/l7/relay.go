@@ -1,0 +1,204 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"io"
+	"time"
+
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+const (
+	serviceTime = "x-envoy-upstream-service-time"
+	viaUpstream = "via_upstream"
+)
+
+// buffered tells whether reading has to wait; both codecs' streams do.
+type buffered interface{ Buffered() int }
+
+// relay sends the response at hand to the client. A fault after the response's
+// head has gone out can only break the exchange off.
+func (x *exchange) relay() *fault.Fault {
+	resp := &x.Response
+	x.Details = viaUpstream
+	x.outcome.Status = outcomeStatus(resp)
+	tunnel := x.accepted()
+	x.responseHeaders()
+	x.site.http.Chain.Respond(&x.Exchange)
+	x.finishHead()
+	if tunnel {
+		return x.tunnel()
+	}
+	end := resp.ContentLength == 0
+	x.Mark(filter.ResponseBegin)
+	if err := x.down.WriteHead(resp, end); err != nil {
+		return x.clientFault(err)
+	}
+	x.headSent = true
+	if end {
+		return x.endRelay(nil)
+	}
+	return x.relayBody()
+}
+
+// accepted says whether the upstream agrees to a tunnel.
+func (x *exchange) accepted() bool {
+	r, resp := x.Request, &x.Response
+	switch {
+	case resp.Status == 101:
+		return true
+	case r.Method == "CONNECT":
+		return resp.Status/100 == 2
+	}
+	return false
+}
+
+// responseHeaders does what is the router's: before any filter sees the response.
+func (x *exchange) responseHeaders() {
+	h := &x.Response.Header
+	if !x.site.http.Router.SuppressHeaders {
+		h.Set(serviceTime, x.number(x.serviceTime().Milliseconds()))
+	}
+	if x.decision.Host.AttemptCountOut {
+		h.Set(attemptCount, x.number(int64(x.Attempts)))
+	}
+	if x.cookie != "" {
+		h.Add("set-cookie", x.cookie)
+	}
+	x.table.ResponseHeaders(&x.decision, h, x)
+}
+
+// serviceTime is how long the upstream took: from the request's end to the
+// response's head.
+func (x *exchange) serviceTime() time.Duration {
+	head, _ := x.Since(filter.UpstreamRxBegin)
+	end, _ := x.body.endedAt()
+	return max(0, head-end)
+}
+
+// finishHead does what is the connection manager's, to every response: after
+// all filters have seen it.
+func (x *exchange) finishHead() {
+	cfg, h := x.site.http, &x.Response.Header
+	switch cfg.ServerHeader {
+	case config.ServerOverwrite:
+		h.Set("server", cfg.ServerName)
+	case config.ServerAppendIfAbsent:
+		if !h.Has("server") {
+			h.Add("server", cfg.ServerName)
+		}
+	}
+	if !h.Has("date") {
+		h.Add("date", *x.site.server.date.Load())
+	}
+	if cfg.Via != "" {
+		h.Add("via", cfg.Via)
+	}
+	if cfg.RequestIDInResponse {
+		if id, ok := x.Request.Header.Lookup(requestID); ok {
+			h.Set(requestID, id)
+		}
+	}
+	if x.conn.draining() {
+		x.closing = true
+	}
+	x.Response.Close = x.closing
+	x.WireSent = uint64(fieldBytes(h) + len("HTTP/1.1 200 OK\r\n\r\n"))
+}
+
+// relayBody copies the body as it comes. It is flushed whenever more would have
+// to be waited for, so that head and body of a short response leave together.
+func (x *exchange) relayBody() *fault.Fault {
+	lease := x.lease
+	scratch := scratches.Get().(*[scratchSize]byte)
+	defer scratches.Put(scratch)
+	ready, _ := lease.Stream.(buffered)
+	for {
+		if ready == nil || ready.Buffered() == 0 {
+			if err := x.down.Flush(); err != nil {
+				return x.clientFault(err)
+			}
+		}
+		if x.limits.any() {
+			_ = lease.SetReadDeadline(x.deadline(time.Now(), time.Time{}, true))
+		}
+		n, err := lease.Read(scratch[:])
+		if n > 0 {
+			x.progress.Add(1)
+			x.Sent += uint64(n)
+			if _, err := x.down.Write(scratch[:n]); err != nil {
+				return x.clientFault(err)
+			}
+		}
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			return x.endRelay(lease.Trailer())
+		case isTimeout(err) && x.cancelled() == nil:
+			if f := x.expired(time.Now(), time.Time{}, true); f != nil {
+				return f
+			}
+		default:
+			return x.streamFault(lease, err)
+		}
+	}
+}
+
+// endRelay ends the response.
+func (x *exchange) endRelay(trailer *message.Header) *fault.Fault {
+	x.Mark(filter.UpstreamRxEnd)
+	if trailer != nil && trailer.Len() > 0 {
+		x.Trailer = trailer
+		x.WireSent += uint64(fieldBytes(trailer))
+	}
+	if x.Response.ContentLength != 0 {
+		if err := x.down.Finish(x.Trailer); err != nil {
+			return x.clientFault(err)
+		}
+	}
+	x.Mark(filter.ResponseEnd)
+	x.outcome.Reusable = true
+	return nil
+}
+
+// clientFault tells what an error of writing to the client means.
+func (x *exchange) clientFault(err error) *fault.Fault {
+	if f := x.cancelled(); f != nil {
+		return f
+	}
+	if isMisuse(err) {
+		return &fault.Fault{Side: fault.Upstream, Kind: fault.UpstreamProtocol, Status: 502, Details: "http.response_head_invalid", Err: err,
+			Object: "cluster " + x.Target.Cluster, Hint: "the response's head cannot be written as the client's HTTP version has it"}
+	}
+	return clientGone
+}
+
+// endLease ends the attempt whose response was relayed. Nothing of the response
+// may be looked at afterwards.
+func (x *exchange) endLease() {
+	lease := x.lease
+	if lease == nil {
+		return
+	}
+	x.lease = nil
+	_ = x.setStream(nil)
+	if !x.body.complete() {
+		x.outcome.Reusable = false // the response came before the request was over
+	}
+	if !x.outcome.Reusable {
+		lease.Abort(codeCancel)
+	}
+	x.body.detach()
+	lease.Done(x.outcome)
+}
+
+var _ buffered = (interface {
+	upstream.Stream
+	Buffered() int
+})(nil)

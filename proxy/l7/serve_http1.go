@@ -1,0 +1,140 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/meltemi/meltemi/http1"
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/fault"
+)
+
+// How long a client may take to read our last words, and to send the rest of a
+// request that was answered early, so that its connection can be kept.
+const (
+	lingerFor  = time.Second
+	restOfBody = time.Second
+	shortIdle  = 5 * time.Second // idle timeouts below it are deadlines, not the sweeper's
+)
+
+// serveHTTP1 serves one request after the other.
+func (c *connection) serveHTTP1(held []byte) {
+	h := c.site.http
+	sc := http1.NewServerConn(c.net, http1.ServerConfig{
+		Limits:       http1.Limits{MaxHeadBytes: int(h.MaxHeaderBytes), MaxFields: int(h.MaxHeaders)},
+		AcceptHTTP10: h.HTTP1.AcceptHTTP10,
+	})
+	defer sc.Release()
+	sc.Preload(held)
+	for c.awaitRequest(sc) {
+		x := take()
+		x.down = sc
+		again := x.serveOne(c, sc)
+		x.release()
+		if !again {
+			return
+		}
+	}
+}
+
+// awaitRequest waits for the first byte of a request.
+func (c *connection) awaitRequest(sc *http1.ServerConn) bool {
+	idle := c.site.http.IdleTimeout
+	if idle > 0 && idle < shortIdle {
+		_ = sc.SetReadDeadline(time.Now().Add(idle))
+	}
+	if sc.Await() != nil {
+		return false
+	}
+	if idle > 0 && idle < shortIdle {
+		_ = sc.SetReadDeadline(time.Time{})
+	}
+	return true
+}
+
+// serveOne reads a request and conducts its exchange. It says whether the
+// connection serves another one.
+func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
+	h := c.site.http
+	x.start(c, &x.in)
+	head := h.HeadersTimeout
+	if h.RequestTimeout > 0 && (head == 0 || h.RequestTimeout < head) {
+		head = h.RequestTimeout
+	}
+	if head > 0 {
+		_ = sc.SetReadDeadline(x.Start.Add(head))
+	}
+	err := sc.ReadRequest(x.Request)
+	if head > 0 {
+		_ = sc.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		x.badRequest(err)
+		x.over()
+		_ = sc.Linger(lingerFor)
+		return false
+	}
+	if x.Request.Close || c.draining() || c.usedUp() || c.expiredConn(x.Start) {
+		x.closing = true
+	}
+	x.conduct()
+	x.over()
+	if x.tunnelled {
+		return false
+	}
+	if x.unread {
+		_ = sc.SetReadDeadline(time.Now().Add(restOfBody))
+	}
+	again, _ := sc.Next()
+	if !again {
+		if x.unread {
+			_ = sc.Linger(lingerFor) // or the answer is lost in a reset
+		}
+		return false
+	}
+	if x.unread {
+		_ = sc.SetReadDeadline(time.Time{})
+	}
+	return true
+}
+
+// badRequest answers what could not be read.
+func (x *exchange) badRequest(err error) {
+	f := &fault.Fault{Side: fault.Client, Kind: fault.BadRequest, Status: 400, Details: "http1.codec_error", Err: err,
+		Hint: "the client sent something that is not HTTP/1.1"}
+	var bad *http1.Error
+	switch {
+	case errors.As(err, &bad):
+		f.Status = bad.Status
+		switch {
+		case bad.Kind == http1.TooLarge:
+			f.Kind, f.Details, f.Hint = fault.TooLarge, "request_headers_too_large", "max_request_headers_kb and max_headers_count of the listener bound it"
+		case bad.Kind == http1.Truncated:
+			f = clientGone
+		case bad.Status == 426:
+			f.Details, f.Hint = "low_version", "HTTP/1.0 is accepted only if the listener says so (accept_http_10)"
+		}
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		f = &fault.Fault{Side: fault.Client, Kind: fault.MaxDuration, Status: 408, Details: "request_header_timeout", Hint: "the request's head did not arrive in time"}
+	case isClosed(err):
+		f = clientGone
+	}
+	if x.Request.Authority == "" && x.Request.Method == "" {
+		x.Request.Version = message.HTTP11
+	}
+	x.closing = true
+	x.fail(f)
+	x.finish()
+}
+
+// isClosed says whether err is the end of a connection rather than a message.
+func isClosed(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &op)
+}

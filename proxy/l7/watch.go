@@ -1,0 +1,251 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"net"
+	"sync"
+	"time"
+
+	"github.com/meltemi/meltemi/http2"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/sanitize"
+)
+
+// A sweeper looks at all connections from outside, every so often. What it
+// finds out would otherwise cost each exchange a timer or a goroutine: idle
+// connections, idle streams, clients that have gone while their exchange waits,
+// draining. It is late by one or two rounds, so short timeouts are not its own.
+type sweeper struct {
+	every time.Duration
+	tick  func(time.Time)
+	stop  chan struct{}
+	done  chan struct{}
+
+	shards [16]sweepShard // so that accepting connections does not meet at one lock
+}
+
+type sweepShard struct {
+	mu    sync.Mutex
+	conns map[*connection]struct{}
+}
+
+func newSweeper(every time.Duration, tick func(time.Time)) *sweeper {
+	if every <= 0 {
+		every = Defaults().Sweep
+	}
+	w := &sweeper{every: every, tick: tick, stop: make(chan struct{}), done: make(chan struct{})}
+	for i := range w.shards {
+		w.shards[i].conns = map[*connection]struct{}{}
+	}
+	go w.run()
+	return w
+}
+
+func (w *sweeper) shard(c *connection) *sweepShard {
+	return &w.shards[c.facts.ID%uint64(len(w.shards))]
+}
+
+func (w *sweeper) add(c *connection) {
+	s := w.shard(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns[c] = struct{}{}
+}
+
+func (w *sweeper) remove(c *connection) {
+	s := w.shard(c)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
+}
+
+func (w *sweeper) close() {
+	close(w.stop)
+	<-w.done
+}
+
+func (w *sweeper) run() {
+	defer close(w.done)
+	tick := time.NewTicker(w.every)
+	defer tick.Stop()
+	var batch []*connection
+	for {
+		select {
+		case <-w.stop:
+			return
+		case now := <-tick.C:
+			w.tick(now)
+			for i := range w.shards {
+				s := &w.shards[i]
+				s.mu.Lock()
+				for c := range s.conns {
+					batch = append(batch, c)
+				}
+				s.mu.Unlock()
+				for _, c := range batch {
+					c.look(now)
+				}
+				clear(batch)
+				batch = batch[:0]
+			}
+		}
+	}
+}
+
+// A connection is what the exchanges of a client's connection share.
+type connection struct {
+	server  *Server
+	site    *site
+	net     net.Conn
+	facts   *filter.Conn
+	routes  *config.RouteRef
+	element string // for x-forwarded-client-cert
+	drain   <-chan struct{}
+
+	mu     sync.Mutex
+	h2     *http2.Server
+	first  *exchange // those under way
+	turns  uint64    // exchanges begun and ended: who looks twice sees whether anything happened
+	served uint32    // exchanges begun
+
+	// The sweeper's own.
+	seen     uint64
+	seenAt   time.Time
+	drained  bool
+	deadline time.Time // of the connection (max_connection_duration)
+}
+
+func newConnection(s *Server, st *site, conn net.Conn, facts *filter.Conn, routes *config.RouteRef, drain <-chan struct{}) *connection {
+	c := &connection{
+		server: s, site: st, net: conn, facts: facts, routes: routes, drain: drain,
+		element: sanitize.CertElement(facts, st.http), seenAt: time.Now(),
+	}
+	if d := st.http.MaxDuration; d > 0 {
+		c.deadline = c.seenAt.Add(d)
+	}
+	return c
+}
+
+// draining says whether the connection is to end.
+func (c *connection) draining() bool {
+	if c.drain == nil {
+		return false
+	}
+	select {
+	case <-c.drain:
+		return true
+	default:
+		return false
+	}
+}
+
+// begin notes that x is under way; end, that it is over.
+func (c *connection) begin(x *exchange) {
+	c.mu.Lock()
+	c.turns++
+	c.served++
+	x.nextOfConn, x.prevOfConn = c.first, nil
+	if c.first != nil {
+		c.first.prevOfConn = x
+	}
+	c.first = x
+	c.mu.Unlock()
+}
+
+func (c *connection) end(x *exchange) {
+	c.mu.Lock()
+	c.turns++
+	if x.prevOfConn != nil {
+		x.prevOfConn.nextOfConn = x.nextOfConn
+	} else {
+		c.first = x.nextOfConn
+	}
+	if x.nextOfConn != nil {
+		x.nextOfConn.prevOfConn = x.prevOfConn
+	}
+	x.nextOfConn, x.prevOfConn = nil, nil
+	c.mu.Unlock()
+}
+
+// usedUp says whether the connection has served as many exchanges as it may.
+func (c *connection) usedUp() bool {
+	limit := c.site.http.MaxRequests
+	if limit == 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.served >= limit
+}
+
+// clientGone is why an exchange ends whose client has hung up.
+var clientGone = &fault.Fault{Side: fault.Client, Kind: fault.ClientGone, Details: "downstream_remote_disconnect", Hint: "the client closed its connection"}
+
+// streamIdle is why an exchange ends on which nothing moves.
+var streamIdle = &fault.Fault{Side: fault.Mesh, Kind: fault.IdleTimeout, Details: "stream_idle_timeout", Hint: "nothing moved either way for the stream idle timeout"}
+
+// look does what time asks for.
+func (c *connection) look(now time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.turns != c.seen {
+		c.seen, c.seenAt = c.turns, now
+	}
+	still := now.Sub(c.seenAt)
+	h := c.site.http
+	if idle := h.IdleTimeout; c.first == nil && idle > 0 && still >= idle {
+		c.hangUpLocked()
+		return
+	}
+	over := !c.deadline.IsZero() && !now.Before(c.deadline) || c.draining() || h.MaxRequests > 0 && c.served >= h.MaxRequests
+	if over && !c.drained && c.h2 != nil {
+		c.drained = true
+		c.h2.Drain()
+	}
+	if !c.deadline.IsZero() && !now.Before(c.deadline) && c.first == nil && c.h2 == nil {
+		c.hangUpLocked()
+		return
+	}
+	if c.first == nil {
+		return
+	}
+	if c.h2 == nil && still >= c.server.sweeper.every && !c.first.isTunnel.Load() && hungUp(c.net) {
+		c.first.cancel(clientGone)
+		return
+	}
+	for x := c.first; x != nil; x = x.nextOfConn {
+		x.look(now)
+	}
+}
+
+// look ends x if nothing has moved for too long.
+func (x *exchange) look(now time.Time) {
+	limit := time.Duration(x.idleLimit.Load())
+	if p := x.progress.Load(); p != x.seen || x.seenAt.IsZero() {
+		x.seen, x.seenAt = p, now
+	}
+	if limit > 0 && now.Sub(x.seenAt) >= limit {
+		x.cancel(streamIdle)
+	}
+}
+
+// hangUpLocked ends a connection that nothing is under way on.
+func (c *connection) hangUpLocked() {
+	if c.h2 != nil {
+		if !c.drained {
+			c.drained = true
+			c.h2.Drain()
+		}
+		return
+	}
+	_ = c.net.Close()
+}
+
+// expiredConn says whether max_connection_duration is over.
+func (c *connection) expiredConn(now time.Time) bool {
+	return !c.deadline.IsZero() && !now.Before(c.deadline)
+}
