@@ -1,0 +1,135 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package diagnose
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/meltemi/meltemi/control"
+	"github.com/meltemi/meltemi/control/push"
+)
+
+// ErrWrong says that the question was answered, and that something is wrong.
+var ErrWrong = errors.New("something is wrong with the mesh")
+
+// A Report is what Status found, as JSON shows it.
+type Report struct {
+	Problems []control.Problem `json:"problems"`
+	Proxies  int               `json:"proxies"`
+	// Lagging proxies have not answered yet, Rejecting ones have refused something.
+	Lagging   []string         `json:"lagging"`
+	Rejecting []push.Rejection `json:"rejecting"`
+}
+
+// Status shows what is wrong with the configuration and with proxies. It returns
+// ErrWrong if an object is refused or a proxy rejects something.
+func (m *Mesh) Status(ctx context.Context) error {
+	r, err := m.report(ctx)
+	if err != nil {
+		return err
+	}
+	if m.JSON {
+		err = m.json(r)
+	} else {
+		err = m.tell(r)
+	}
+	if err != nil {
+		return err
+	}
+	if len(r.Rejecting) > 0 || r.errors() > 0 {
+		return ErrWrong
+	}
+	return nil
+}
+
+func (m *Mesh) report(ctx context.Context) (*Report, error) {
+	r := &Report{Problems: []control.Problem{}, Lagging: []string{}, Rejecting: []push.Rejection{}}
+	problems, err := m.problems(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Problems = append(r.Problems, problems...)
+	clients, err := m.clients(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Proxies = len(clients)
+	for i := range clients {
+		c := &clients[i]
+		lags := false
+		for j := range c.Types {
+			t := &c.Types[j]
+			lags = lags || t.Waiting > 0
+			for _, rejection := range t.Rejected {
+				rejection.Client = nodeName(c.Node)
+				r.Rejecting = append(r.Rejecting, rejection)
+			}
+		}
+		if lags {
+			r.Lagging = append(r.Lagging, nodeName(c.Node))
+		}
+	}
+	return r, nil
+}
+
+func (r *Report) errors() (n int) {
+	for i := range r.Problems {
+		if r.Problems[i].Severity == "error" {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *Mesh) tell(r *Report) error {
+	var b strings.Builder
+	for i := range r.Problems {
+		b.WriteString(problemLine(&r.Problems[i]) + "\n")
+	}
+	for i := range r.Rejecting {
+		j := &r.Rejecting[i]
+		fmt.Fprintf(&b, "rejected: %s refuses %s %s: %s\n", j.Client, shortType(j.TypeURL), j.Name, oneLine(j.Detail))
+	}
+	if len(r.Lagging) > 0 {
+		fmt.Fprintf(&b, "lagging: %s have updates to answer\n", strings.Join(r.Lagging, ", "))
+	}
+	refused := r.errors()
+	switch warnings := len(r.Problems) - refused; {
+	case len(r.Problems) == 0:
+		b.WriteString("configuration: no problems\n")
+	default:
+		fmt.Fprintf(&b, "configuration: %s refused, %s\n", count(refused, "object or field", "objects or fields"), count(warnings, "warning", "warnings"))
+	}
+	fmt.Fprintf(&b, "proxies: %d connected, %d lagging, %s rejected\n", r.Proxies, len(r.Lagging), count(len(r.Rejecting), "resource", "resources"))
+	_, err := m.Out.Write([]byte(b.String()))
+	return err
+}
+
+func count(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
+}
+
+// problemLine is file:line: severity: object: field: message.
+func problemLine(p *control.Problem) string {
+	var parts []string
+	if p.File != "" {
+		at := shorten(p.File)
+		if p.Line > 0 {
+			at = fmt.Sprintf("%s:%d", at, p.Line)
+		}
+		parts = append(parts, at)
+	}
+	for _, s := range []string{p.Severity, p.Object, p.Field, p.Message} {
+		if s != "" {
+			parts = append(parts, s)
+		}
+	}
+	return strings.Join(parts, ": ")
+}
