@@ -60,7 +60,7 @@ func (b *builder) chain(l *Listener, m *listenerv3.FilterChain, kept map[uint64]
 		return c, nil
 	}
 	c := &FilterChain{
-		Name: m.GetName(), Hash: hash, Listener: l.Name,
+		Name: m.GetName(), Hash: hash, Listener: l.Name, Source: decode.Source(m.GetMetadata()),
 		HandshakeTimeout: m.GetTransportSocketConnectTimeout().AsDuration(),
 	}
 	var err error

@@ -195,6 +195,7 @@ type FilterChain struct {
 	Hash uint64
 	// Listener it belongs to, for logs.
 	Listener string
+	Source   string // provenance, may be ""
 	Match    ChainMatch
 
 	TLS *TLS // nil: bytes are passed as they come

@@ -96,6 +96,23 @@ func NewChain(access Access, entries ...Entry) (*Chain, error) {
 // Entries returns the filters, outermost first; not to be changed.
 func (c *Chain) Entries() []Entry { return c.entries }
 
+// Each calls visit for every filter that takes part in exchanges of a route with
+// these settings, in order, with what the route says to it; nil is nothing.
+func (c *Chain) Each(settings []Setting, visit func(e *Entry, setting any)) {
+	x := Exchange{settings: settings}
+	for i := range c.entries {
+		e := &c.entries[i]
+		if c.off(&x, e) {
+			continue
+		}
+		var value any
+		if s := x.find(e.Name); s != nil {
+			value = s.Value
+		}
+		visit(e, value)
+	}
+}
+
 // A Permit proves that a chain has admitted an exchange. Only Admit makes valid ones.
 type Permit struct{ valid bool }
 

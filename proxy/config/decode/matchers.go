@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -199,11 +200,18 @@ func Fraction(p *typev3.FractionalPercent) route.Fraction {
 	return route.Fraction{Of: p.GetNumerator(), Per: per}
 }
 
-// Source says which object a resource comes from, as its metadata tells it: our
-// own control plane under "meltemi.io", Istio's under "istio".
+// Source says which objects a resource comes from, as its metadata tells it: our
+// own control plane under "meltemi.io", "Kind/namespace/name field" each, joined
+// by "; "; Istio's under "istio".
 func Source(md *corev3.Metadata) string {
-	if s := md.GetFilterMetadata()["meltemi.io"].GetFields()["source"].GetStringValue(); s != "" {
-		return s
+	var from []string
+	for _, v := range md.GetFilterMetadata()["meltemi.io"].GetFields()["from"].GetListValue().GetValues() {
+		if s := v.GetStringValue(); s != "" {
+			from = append(from, s)
+		}
+	}
+	if len(from) > 0 {
+		return strings.Join(from, "; ")
 	}
 	return md.GetFilterMetadata()["istio"].GetFields()["config"].GetStringValue()
 }

@@ -46,12 +46,10 @@ func (f *Fault) OnRequest(x *filter.Exchange) *fault.Fault {
 	if s, ok := x.Setting().(*Injection); ok {
 		in = s
 	}
-	if in == nil || !in.applies(x) {
+	if in == nil {
 		return nil
 	}
-	// Two draws from one random number: its halves are independent.
-	delay := in.Delay > 0 && hit(in.DelayShare, x.Random>>32)
-	abort := in.Abort && hit(in.AbortShare, x.Random&0xffffffff)
+	delay, abort := in.Plan(x)
 	if !delay && !abort {
 		return nil
 	}
@@ -78,6 +76,18 @@ func (f *Fault) OnRequest(x *filter.Exchange) *fault.Fault {
 	x.Response.Header.Set("grpc-status", strconv.Itoa(in.GRPC))
 	x.Response.Header.Set("grpc-message", faultBody)
 	return nil
+}
+
+// Injection is what f injects where no route says otherwise; nil: nothing.
+func (f *Fault) Injection() *Injection { return f.own }
+
+// Plan says what chance has in store for x, the limit of active faults apart.
+func (in *Injection) Plan(x *filter.Exchange) (delay, abort bool) {
+	if !in.applies(x) {
+		return false, false
+	}
+	// Two draws from one random number: its halves are independent.
+	return in.Delay > 0 && hit(in.DelayShare, x.Random>>32), in.Abort && hit(in.AbortShare, x.Random&0xffffffff)
 }
 
 const (

@@ -71,6 +71,9 @@ func shadowCounter(reg *telemetry.Registry, manager telemetry.Tag, prefix, resul
 	return reg.Counter(template+"{authz_dry_run_result}", tags...)
 }
 
+// Policy is what r enforces where no route says otherwise.
+func (r *RBAC) Policy() *RBACPolicy { return r.own }
+
 // Guards marks RBAC as a filter that authorizes.
 func (*RBAC) Guards() {}
 
