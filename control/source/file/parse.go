@@ -232,7 +232,7 @@ var (
 // salvage guesses which object a document is meant to be that is no YAML: most slips of the
 // pen leave the lines with kind and name as they were.
 func (p *parser) salvage(text string) source.Key {
-	text = strings.ReplaceAll(text, "\r\n", "\n") + "\n"
+	text += "\n"
 	kind, meta := salvageKind.FindStringSubmatch(text), salvageMeta.FindStringSubmatch(text)
 	if kind == nil || meta == nil {
 		return source.Key{}

@@ -15,6 +15,9 @@ type piece struct {
 // part of any value in YAML, so a broken document never spills into the next one.
 func split(data []byte) []piece {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	// YAML counts every sort of line break as one, so lines are counted after these are the same.
+	data = bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))
+	data = bytes.ReplaceAll(data, []byte("\r"), []byte("\n"))
 	var pieces []piece
 	start, first, line := 0, 1, 1
 	cut := func(end int) {
