@@ -52,10 +52,10 @@ func (s *Store) putListener(m *listenerv3.Listener, in *incoming) error {
 	if e != nil {
 		switch {
 		case e.warming != nil && e.warming.Hash == hash:
-			e.failed, e.warmingRec = nil, in.record(m)
+			e.failed, e.warmingRec = nil, in.record()
 			return nil
 		case e.active != nil && e.active.Hash == hash:
-			e.failed, e.warming, e.activeRec = nil, nil, in.record(m)
+			e.failed, e.warming, e.activeRec = nil, nil, in.record()
 			return nil
 		}
 	}
@@ -74,7 +74,7 @@ func (s *Store) putListener(m *listenerv3.Listener, in *incoming) error {
 		return err
 	}
 	e = s.listenerLocked(name)
-	e.warming, e.warmingRec, e.since, e.failed = l, in.record(m), in.at, nil
+	e.warming, e.warmingRec, e.since, e.failed = l, in.record(), in.at, nil
 	return nil
 }
 
@@ -128,10 +128,10 @@ func (s *Store) putCluster(m *clusterv3.Cluster, in *incoming) error {
 	if e := s.clusters[m.GetName()]; e != nil {
 		switch {
 		case e.warming != nil && e.warming.Spec.Hash == hash:
-			e.failed, e.warmingRec = nil, in.record(m)
+			e.failed, e.warmingRec = nil, in.record()
 			return nil
 		case e.active != nil && e.active.Spec.Hash == hash:
-			e.failed, e.warming, e.activeRec = nil, nil, in.record(m)
+			e.failed, e.warming, e.activeRec = nil, nil, in.record()
 			return nil
 		}
 	}
@@ -140,7 +140,7 @@ func (s *Store) putCluster(m *clusterv3.Cluster, in *incoming) error {
 		return err
 	}
 	e := s.clusterLocked(m.GetName())
-	e.warming, e.warmingRec, e.since, e.failed = c, in.record(m), in.at, nil
+	e.warming, e.warmingRec, e.since, e.failed = c, in.record(), in.at, nil
 	return nil
 }
 
@@ -163,7 +163,7 @@ func (s *Store) putEndpoints(m *endpointv3.ClusterLoadAssignment, in *incoming) 
 		return err
 	}
 	s.cfg.Clusters.Assign(m.GetClusterName(), a)
-	rec := in.record(m)
+	rec := in.record()
 	s.endpoints[m.GetClusterName()] = &rec
 	return nil
 }
@@ -212,7 +212,7 @@ func (s *Store) putRoute(m *routev3.RouteConfiguration, in *incoming) error {
 		e = s.routeLocked(m.GetName())
 		e.ref.table.Store(table)
 	}
-	e.record = in.record(m)
+	e.record = in.record()
 	e.ref.answered.Store(true)
 	return nil
 }
@@ -227,7 +227,7 @@ func (s *Store) putSecret(m *tlsv3.Secret, in *incoming) error {
 	if err := s.builder.keeper.Put(m); err != nil {
 		return err
 	}
-	rec := in.record(m)
+	rec := in.record()
 	s.secrets[m.GetName()] = &rec
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meltemi/meltemi/certs"
 	"github.com/meltemi/meltemi/proxy/config/decode"
@@ -106,7 +107,7 @@ var _ xds.Handler = (*Store)(nil)
 
 // A record is a resource as it came, for config_dump.
 type record struct {
-	raw     proto.Message // nil: it never came, or was found not to exist
+	raw     *anypb.Any // nil: it never came, or was found not to exist
 	version string
 	updated time.Time
 	static  bool
@@ -114,7 +115,7 @@ type record struct {
 }
 
 type failure struct {
-	raw     proto.Message // nil if it could not even be decoded
+	raw     *anypb.Any
 	version string
 	at      time.Time
 	err     error
@@ -223,8 +224,8 @@ type incoming struct {
 	static  bool
 }
 
-func (in *incoming) record(m proto.Message) record {
-	return record{raw: m, version: in.version, updated: in.at, static: in.static}
+func (in *incoming) record() record {
+	return record{raw: in.Body, version: in.version, updated: in.at, static: in.static}
 }
 
 // handlers is the table of resource types.
@@ -267,7 +268,7 @@ func typed[M any, P interface {
 				name = in.Name
 			}
 			if name != "" {
-				fail(name, &failure{raw: m, version: in.version, at: in.at, err: err})
+				fail(name, &failure{raw: in.Body, version: in.version, at: in.at, err: err})
 			}
 		}
 		return name, err
