@@ -265,8 +265,18 @@ func (s *ClientStream) measure(resp *message.Response, end bool) string {
 		resp.ContentLength = 0
 	default:
 		s.want = resp.ContentLength
+		resp.ContentLength = openLength(s.want)
 	}
 	return ""
+}
+
+// openLength is the ContentLength of a message whose head does not end the
+// stream: 0 is for those where nothing follows, not even trailers.
+func openLength(n int64) int64 {
+	if n == 0 {
+		return message.LengthUnknown
+	}
+	return n
 }
 
 func (c *ClientConn) openedLocked(id uint32) bool { return id%2 == 1 && id < c.nextID }
@@ -407,7 +417,8 @@ func (s *ClientStream) beginLocked(cc *ClientConn, req *message.Request) error {
 }
 
 // ReadHead waits for the next head: informational ones (1xx), then the final one.
-// The strings in resp are its own.
+// The strings in resp are its own. ContentLength is 0 if and only if nothing
+// follows: no body and no trailers.
 func (s *ClientStream) ReadHead(resp *message.Response) error {
 	c := s.c
 	c.mu.Lock()

@@ -206,7 +206,7 @@ func (b *block) request(req *message.Request, end, extended bool) string {
 	*req = message.Request{
 		Version: message.HTTP2, Method: p.method, Scheme: strings.ToLower(p.scheme),
 		Authority: p.authority, Path: p.path, Protocol: strings.ToLower(p.protocol),
-		Header: *b.list, ContentLength: b.length, Expect100: b.expect && !end,
+		Header: *b.list, ContentLength: openLength(b.length), Expect100: b.expect && !end,
 	}
 	if end {
 		req.ContentLength = 0

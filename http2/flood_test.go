@@ -92,7 +92,9 @@ func (r *raw) wait(ok func(xhttp2.Frame) bool) xhttp2.Frame {
 
 func (r *raw) waitReset(id uint32) ErrCode {
 	r.t.Helper()
-	f := r.wait(func(f xhttp2.Frame) bool { return f.Header().Type == xhttp2.FrameRSTStream && f.Header().StreamID == id })
+	f := r.wait(func(f xhttp2.Frame) bool {
+		return f.Header().Type == xhttp2.FrameRSTStream && f.Header().StreamID == id
+	})
 	if f == nil {
 		r.t.Fatal("the connection ended instead of the stream")
 	}

@@ -29,7 +29,9 @@ func TestHammer(t *testing.T) {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(uint64(i), 1))
 			for range 25 {
-				if !chaoticClient(t, c, r) {
+				if r.IntN(3) == 0 {
+					peacefulClient(t, c, r)
+				} else if !chaoticClient(t, c, r) {
 					return
 				}
 			}
@@ -57,6 +59,10 @@ func agree(from, to *conn) bool {
 func chaoticServer(s *ServerStream) {
 	r := rand.New(rand.NewPCG(uint64(len(s.Request().Path)), 2))
 	deadline(s)
+	if s.Request().Path == "/peace" {
+		echo(s)
+		return
+	}
 	switch r.IntN(8) {
 	case 0:
 		return
@@ -117,4 +123,54 @@ func chaoticClient(t *testing.T, c *ClientConn, r *rand.Rand) bool {
 	s.Abort(uint32(CodeCancel))
 	wg.Wait()
 	return true
+}
+
+// peacefulClient must get back what it sends, whatever others do.
+func peacefulClient(t *testing.T, c *ClientConn, r *rand.Rand) {
+	s, err := c.Open()
+	if err != nil {
+		t.Errorf("Open: %v", err)
+		return
+	}
+	deadline(s)
+	if err := s.WriteHead(post("/peace"), false); err != nil {
+		t.Errorf("WriteHead: %v", err)
+		return
+	}
+	sum, size, sent := 0, r.IntN(40_000), make(chan struct{})
+	go func() {
+		defer close(sent)
+		for n := size; n > 0; {
+			p := make([]byte, min(n, 1+n/2))
+			for i := range p {
+				p[i] = byte(n - i)
+			}
+			if _, err := s.Write(p); err != nil {
+				t.Errorf("peaceful Write: %v", err)
+				return
+			}
+			n -= len(p)
+		}
+		if err := s.Finish(nil); err != nil {
+			t.Errorf("peaceful Finish: %v", err)
+		}
+	}()
+	for n := size; n > 0; n-- {
+		sum += int(byte(n))
+	}
+	var resp message.Response
+	if err := s.ReadHead(&resp); err != nil {
+		t.Errorf("peaceful ReadHead: %v", err)
+	}
+	body, err := io.ReadAll(s)
+	if err != nil || len(body) != size {
+		t.Errorf("peaceful body: %d bytes of %d, %v", len(body), size, err)
+	}
+	for _, b := range body {
+		sum -= int(b)
+	}
+	if sum != 0 {
+		t.Error("the body was changed on the way")
+	}
+	<-sent
 }

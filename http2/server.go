@@ -228,7 +228,7 @@ func (s *Server) beginLocked(id uint32, end bool) error {
 	st.initLocked(&s.conn, id)
 	st.recvEnd = end
 	if st.req.Method != "CONNECT" {
-		st.want = st.req.ContentLength
+		st.want = s.blk.length
 	}
 	s.streams[id] = &st.stream
 	s.active++
@@ -336,7 +336,8 @@ type ServerStream struct {
 	list *message.Header // the storage of req.Header
 }
 
-// Request returns the request's head, valid until handle returns.
+// Request returns the request's head, valid until handle returns. ContentLength
+// is 0 if and only if nothing follows: no body and no trailers.
 func (s *ServerStream) Request() *message.Request { return &s.req }
 
 // WriteHead writes a head: informational ones (1xx) any number of times, which

@@ -222,7 +222,10 @@ func (s *stream) send(p []byte, end, flush bool) (int, error) {
 // passLocked moves wdata to out as far as it may, and says whether all is there.
 func (s *stream) passLocked() bool {
 	c := s.c
-	if s.err != nil {
+	switch {
+	case len(s.wdata) == 0 && (!s.wend || s.sendEnd):
+		return true // others have moved it in their turn
+	case s.err != nil:
 		return false
 	}
 	if c.first == nil && len(c.out) < outSize {
