@@ -4,6 +4,8 @@
 package istioapi
 
 import (
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/meltemi/meltemi/control/intent"
@@ -122,7 +124,7 @@ func localityLB(l *networking.LocalityLoadBalancerSetting) *intent.LocalityLB {
 	}
 	for _, d := range l.Distribute {
 		to := intent.Distribute{From: d.From}
-		for _, k := range sortedKeys(d.To) {
+		for _, k := range slices.Sorted(maps.Keys(d.To)) {
 			to.To = append(to.To, intent.LocalityWeight{Locality: k, Percent: d.To[k]})
 		}
 		out.Distribute = append(out.Distribute, to)

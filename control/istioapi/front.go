@@ -4,9 +4,10 @@
 package istioapi
 
 import (
-	"slices"
+	"fmt"
 
 	"github.com/meltemi/meltemi/control/intent"
+	"github.com/meltemi/meltemi/control/istioapi/check"
 	"github.com/meltemi/meltemi/control/registry"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/derive"
@@ -15,32 +16,11 @@ import (
 
 // Admit returns the check that every object must pass before it is in force.
 func Admit(s intent.Settings) source.Admit {
-	return func(e source.Entry) []source.Problem {
-		var c checker
-		switch o := e.(type) {
-		case virtualServiceObject:
-			c.virtualService(o)
-		case destinationRuleObject:
-			c.destinationRule(o)
-		case gatewayObject:
-			c.gateway(o)
-		case serviceEntryObject:
-			c.serviceEntry(o)
-		case workloadEntryObject:
-			c.workloadEntry(o)
-		case sidecarObject:
-			c.sidecar(o)
-		case peerObject:
-			c.peer(o, s.RootNamespace)
-		case policyObject:
-			c.policy(o)
-		case telemetryObject:
-			c.telemetry(o)
-		}
-		slices.SortStableFunc(c.problems, source.Problem.Compare)
-		return c.problems
-	}
+	return func(e source.Entry) []source.Problem { return check.Object(e, s.RootNamespace) }
 }
+
+// at is a field's path: at("spec.http[%d]", 1).
+func at(format string, args ...any) string { return fmt.Sprintf(format, args...) }
 
 func compilerFor(s intent.Settings) compiler {
 	return compiler{

@@ -11,13 +11,11 @@ import (
 	"strings"
 
 	"github.com/meltemi/meltemi/control/intent"
+	"github.com/meltemi/meltemi/control/istioapi/check"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/mesh"
 	networking "istio.io/api/networking/v1alpha3"
 )
-
-// claimsPrefix begins the name of a header that stands for a claim of a token.
-const claimsPrefix = "@request.auth.claims"
 
 func (r router) http(origin source.Origin, h *networking.HTTPRoute) intent.HTTPRoute {
 	out := intent.HTTPRoute{
@@ -76,11 +74,11 @@ func (r router) httpMatch(origin source.Origin, m *networking.HTTPMatchRequest) 
 		Gateways: r.boundTo(m.Gateways),
 	}
 	split := func(list map[string]*networking.StringMatch, not bool) (named []intent.NamedMatch) {
-		for _, name := range sortedKeys(list) {
+		for _, name := range slices.Sorted(maps.Keys(list)) {
 			value := valueMatch(list[name])
-			if path, ok := claimPath(name); ok {
+			if path, ok := check.ClaimPath(name); ok {
 				out.Claims = append(out.Claims, intent.ClaimMatch{Path: path, Not: not, StringMatch: value})
-			} else if !reserved(name) {
+			} else if !check.Reserved(name) {
 				named = append(named, intent.NamedMatch{Name: strings.ToLower(name), StringMatch: value})
 			}
 		}
@@ -89,29 +87,10 @@ func (r router) httpMatch(origin source.Origin, m *networking.HTTPMatchRequest) 
 	}
 	out.Headers = split(m.Headers, false)
 	out.NotHeaders = split(m.WithoutHeaders, true)
-	for _, name := range sortedKeys(m.QueryParams) {
+	for _, name := range slices.Sorted(maps.Keys(m.QueryParams)) {
 		out.Query = append(out.Query, intent.NamedMatch{Name: name, StringMatch: valueMatch(m.QueryParams[name])})
 	}
 	return out
-}
-
-// reserved reports whether a header's name stands for a part of the request that has its own field.
-func reserved(name string) bool {
-	return slices.Contains([]string{"uri", "scheme", "method", "authority"}, name)
-}
-
-// claimPath takes @request.auth.claims.a.b or @request.auth.claims[a][b] apart.
-func claimPath(name string) ([]string, bool) {
-	rest, ok := strings.CutPrefix(name, claimsPrefix)
-	if !ok || rest == "" {
-		return nil, false
-	}
-	if inner, ok := strings.CutPrefix(rest, "["); ok {
-		inner, ok = strings.CutSuffix(inner, "]")
-		return strings.Split(inner, "]["), ok
-	}
-	path, ok := strings.CutPrefix(rest, ".")
-	return strings.Split(path, "."), ok
 }
 
 // stringMatch is nil where there is no condition.

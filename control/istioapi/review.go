@@ -16,7 +16,7 @@ import (
 
 // virtualService looks for destinations, subsets, gateways and delegates that are not there, and for other
 // objects that route the same hosts.
-func (r *reviewer) virtualService(c *derive.Context, out *checker, o virtualServiceObject) {
+func (r *reviewer) virtualService(c *derive.Context, out *findings, o virtualServiceObject) {
 	set := r.routeSet(o.Key, o)
 	for _, h := range set.HTTP {
 		r.destinations(c, out, o.Namespace, h.Forward)
@@ -42,14 +42,14 @@ func (r *reviewer) virtualService(c *derive.Context, out *checker, o virtualServ
 	}
 }
 
-func (r *reviewer) destinations(c *derive.Context, out *checker, ns mesh.Namespace, list []intent.Destination) {
+func (r *reviewer) destinations(c *derive.Context, out *findings, ns mesh.Namespace, list []intent.Destination) {
 	for _, d := range list {
 		r.destination(c, out, ns, d.Origin.Field+".destination", d.Host, d.Subset, d.Port)
 	}
 }
 
 // destination looks for the service, the port and the subset that a route names.
-func (r *reviewer) destination(c *derive.Context, out *checker, ns mesh.Namespace, field string, host mesh.Hostname, subset string, port int) {
+func (r *reviewer) destination(c *derive.Context, out *findings, ns mesh.Namespace, field string, host mesh.Hostname, subset string, port int) {
 	key := r.facts.Resolve.Get(c, registry.HostFrom{Namespace: ns, Host: host})
 	svc := r.facts.Service.Get(c, key)
 	if svc == nil {
@@ -71,7 +71,7 @@ func (r *reviewer) destination(c *derive.Context, out *checker, ns mesh.Namespac
 	}
 }
 
-func (r *reviewer) delegate(c *derive.Context, out *checker, field string, root, to source.Key) {
+func (r *reviewer) delegate(c *derive.Context, out *findings, field string, root, to source.Key) {
 	d, ok := r.objects.VirtualServices.Get(c, to)
 	switch {
 	case !ok:
@@ -84,7 +84,7 @@ func (r *reviewer) delegate(c *derive.Context, out *checker, field string, root,
 }
 
 // rivals warns where another object routes the same host for the same sidecars and goes first.
-func (r *reviewer) rivals(c *derive.Context, out *checker, k source.Key, set *intent.RouteSet) {
+func (r *reviewer) rivals(c *derive.Context, out *findings, k source.Key, set *intent.RouteSet) {
 	for i, h := range set.Hosts {
 		owner := r.facts.Resolve.Get(c, registry.HostFrom{Namespace: k.Namespace, Host: h}).Namespace
 		field := at("spec.hosts[%d]", i)
@@ -125,7 +125,7 @@ func shared(a, b registry.Visibility, owners ...mesh.Namespace) bool {
 	})
 }
 
-func (r *reviewer) destinationRule(c *derive.Context, out *checker, o destinationRuleObject) {
+func (r *reviewer) destinationRule(c *derive.Context, out *findings, o destinationRuleObject) {
 	host := r.ruleHost(o.Key, o)
 	key := r.facts.Resolve.Get(c, registry.HostFrom{Namespace: o.Namespace, Host: host})
 	if key.IsZero() && !host.IsWildcard() {
@@ -150,7 +150,7 @@ func (r *reviewer) destinationRule(c *derive.Context, out *checker, o destinatio
 }
 
 // gateway looks for servers that lost their port or hosts to another gateway's, on a proxy with just the labels selected.
-func (r *reviewer) gateway(c *derive.Context, out *checker, o gatewayObject) {
+func (r *reviewer) gateway(c *derive.Context, out *findings, o gatewayObject) {
 	for _, l := range r.wishes.Listeners.Get(c, intent.NewSubject(o.Namespace, o.Spec.Selector)) {
 		for _, d := range l.Dropped {
 			if d.Server.Origin.Object != o.Key {
@@ -167,7 +167,7 @@ func (r *reviewer) gateway(c *derive.Context, out *checker, o gatewayObject) {
 }
 
 // serviceEntry looks for hosts that another object declares in the same namespace.
-func (r *reviewer) serviceEntry(c *derive.Context, out *checker, o serviceEntryObject) {
+func (r *reviewer) serviceEntry(c *derive.Context, out *findings, o serviceEntryObject) {
 	own := r.declaration(o.Key, o)
 	for i, h := range own.Hosts {
 		svc := r.facts.Service.Get(c, registry.ServiceKey{Namespace: o.Namespace, Host: h})

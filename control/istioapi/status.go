@@ -4,6 +4,7 @@
 package istioapi
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 
@@ -130,9 +131,16 @@ func has[T any](c *derive.Context, t *source.Table[T], k source.Key) bool {
 	return ok
 }
 
+// findings are what a review has to say about an object.
+type findings struct{ list []source.Problem }
+
+func (f *findings) warnf(field, format string, args ...any) {
+	f.list = append(f.list, source.Problem{Field: field, Severity: source.Warning, Message: fmt.Sprintf(format, args...)})
+}
+
 // one reviews one object.
 func (r *reviewer) one(c *derive.Context, k source.Key) []source.Problem {
-	var out checker
+	var out findings
 	o := r.objects
 	switch k.Kind {
 	case source.KindVirtualService:
@@ -158,14 +166,14 @@ func (r *reviewer) one(c *derive.Context, k source.Key) []source.Problem {
 	case source.KindTelemetry:
 		first(c, &out, o.Telemetries, k, func(o telemetryObject) mesh.Labels { return o.Spec.GetSelector().GetMatchLabels() })
 	}
-	for i := range out.problems {
-		out.problems[i].Object = k
+	for i := range out.list {
+		out.list[i].Object = k
 	}
-	return out.problems
+	return out.list
 }
 
 // first warns where another object of the same scope goes first.
-func first[T any](c *derive.Context, out *checker, t *source.Table[T], k source.Key, selector func(*source.Object[T]) mesh.Labels) {
+func first[T any](c *derive.Context, out *findings, t *source.Table[T], k source.Key, selector func(*source.Object[T]) mesh.Labels) {
 	own, ok := t.Get(c, k)
 	if !ok {
 		return

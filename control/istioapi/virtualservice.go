@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/meltemi/meltemi/control/intent"
+	"github.com/meltemi/meltemi/control/istioapi/check"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/mesh"
 	networking "istio.io/api/networking/v1alpha3"
@@ -155,7 +156,7 @@ func (r router) names(hosts []string) []mesh.Hostname {
 func subnets(list []string) []netip.Prefix {
 	var all []netip.Prefix
 	for _, s := range list {
-		if p, err := parsePrefix(s); err == nil {
+		if p, err := check.ParsePrefix(s); err == nil {
 			all = append(all, p)
 		}
 	}

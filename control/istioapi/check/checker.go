@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package istioapi
+package check
 
 import (
 	"fmt"
@@ -141,13 +141,13 @@ func (c *checker) regex(field, expr string) {
 }
 
 func (c *checker) cidr(field, s string) {
-	if _, err := parsePrefix(s); err != nil {
+	if _, err := ParsePrefix(s); err != nil {
 		c.errorf(field, "%q is neither an address nor a CIDR", s)
 	}
 }
 
-// parsePrefix reads a CIDR or an address.
-func parsePrefix(s string) (netip.Prefix, error) {
+// ParsePrefix reads a CIDR or an address.
+func ParsePrefix(s string) (netip.Prefix, error) {
 	if p, err := netip.ParsePrefix(s); err == nil {
 		return p.Masked(), nil
 	}

@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package istioapi
+package check
 
 import (
 	"slices"
@@ -10,6 +10,28 @@ import (
 
 	networking "istio.io/api/networking/v1alpha3"
 )
+
+// claimsPrefix begins the name of a header that stands for a claim of a token.
+const claimsPrefix = "@request.auth.claims"
+
+// Reserved reports whether a header's name stands for a part of the request that has its own field.
+func Reserved(name string) bool {
+	return slices.Contains([]string{"uri", "scheme", "method", "authority"}, name)
+}
+
+// ClaimPath takes @request.auth.claims.a.b or @request.auth.claims[a][b] apart.
+func ClaimPath(name string) ([]string, bool) {
+	rest, ok := strings.CutPrefix(name, claimsPrefix)
+	if !ok || rest == "" {
+		return nil, false
+	}
+	if inner, ok := strings.CutPrefix(rest, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		return strings.Split(inner, "]["), ok
+	}
+	path, ok := strings.CutPrefix(rest, ".")
+	return strings.Split(path, "."), ok
+}
 
 func (c *checker) httpRoute(path string, h *networking.HTTPRoute, delegate bool) {
 	if h == nil {
@@ -89,12 +111,12 @@ func (c *checker) httpMatch(path string, m *networking.HTTPMatchRequest) {
 			field := at("%s.%s[%s]", path, list, name)
 			switch {
 			case strings.HasPrefix(name, claimsPrefix):
-				if _, ok := claimPath(name); !ok {
+				if _, ok := ClaimPath(name); !ok {
 					c.errorf(field, "%q names no claim; the form is %s.name or %s[name][name]", name, claimsPrefix, claimsPrefix)
 				} else {
 					c.warnf(field, "no request has a verified claim, because RequestAuthentication is not supported yet")
 				}
-			case reserved(name):
+			case Reserved(name):
 				c.warnf(field, "has no effect; the field %s beside it is meant for this", name)
 			default:
 				c.headerName(field, name)
@@ -195,7 +217,7 @@ func (c *checker) directResponse(path string, d *networking.HTTPDirectResponse) 
 		c.errorf(path+".status", "%d is no status from 200 to 599", d.Status)
 	}
 	const most, much = 1 << 20, 100 << 10
-	switch size := len(direct(d).Body); {
+	switch size := max(len(d.GetBody().GetString_()), len(d.GetBody().GetBytes())); {
 	case size > most:
 		c.errorf(path+".body", "is %d bytes long; at most %d are served", size, most)
 	case size > much:

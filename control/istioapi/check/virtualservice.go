@@ -1,20 +1,23 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package istioapi
+package check
 
 import (
 	"slices"
 	"strings"
 
-	"github.com/meltemi/meltemi/control/intent"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/mesh"
+	"google.golang.org/protobuf/proto"
 	networking "istio.io/api/networking/v1alpha3"
 )
 
+// meshGateway in a list of gateways stands for all sidecars.
+const meshGateway = "mesh"
+
 // virtualService checks a VirtualService.
-func (c *checker) virtualService(o virtualServiceObject) {
+func (c *checker) virtualService(o *source.Object[*source.VirtualService]) {
 	s := o.Spec
 	delegate := len(s.Hosts) == 0
 	c.routeHosts(o)
@@ -48,8 +51,8 @@ func (c *checker) virtualService(o virtualServiceObject) {
 	}
 }
 
-func (c *checker) routeHosts(o virtualServiceObject) {
-	inMesh := slices.Contains(gatewayNames("", o.Spec.Gateways), intent.GatewayMesh)
+func (c *checker) routeHosts(o *source.Object[*source.VirtualService]) {
+	inMesh := len(o.Spec.Gateways) == 0 || slices.Contains(o.Spec.Gateways, meshGateway)
 	seen := map[mesh.Hostname]bool{}
 	for i, h := range o.Spec.Hosts {
 		field := at("spec.hosts[%d]", i)
@@ -70,7 +73,7 @@ func (c *checker) routeHosts(o virtualServiceObject) {
 
 // gatewayName checks mesh, name or namespace/name.
 func (c *checker) gatewayName(field, g string) {
-	if g == string(intent.GatewayMesh) {
+	if g == meshGateway {
 		return
 	}
 	ns, name, ok := strings.Cut(g, "/")
@@ -84,19 +87,8 @@ func (c *checker) gatewayName(field, g string) {
 
 // unreachable warns about routes behind one that takes every request.
 func (c *checker) unreachable(routes []*networking.HTTPRoute) {
-	r := router{gateways: []intent.GatewayName{intent.GatewayMesh}}
 	for i, h := range routes {
-		if h == nil {
-			return
-		}
-		all := len(h.Match) == 0
-		for _, m := range h.Match {
-			if m == nil {
-				return
-			}
-			compiled := r.httpMatch(source.Origin{}, m)
-			all = all || compiled.TakesAll() && len(m.Gateways) == 0
-		}
+		all := len(h.GetMatch()) == 0 || slices.ContainsFunc(h.GetMatch(), takesAll)
 		if all && i+1 < len(routes) {
 			c.warnf(at("spec.http[%d]", i+1), "is never reached, because http[%d] takes every request", i)
 			return
@@ -104,7 +96,27 @@ func (c *checker) unreachable(routes []*networking.HTTPRoute) {
 	}
 }
 
-func (c *checker) tlsRoute(path string, t *networking.TLSRoute, o virtualServiceObject) {
+// takesAll reports whether a match holds for every request to every sidecar and gateway.
+func takesAll(m *networking.HTTPMatchRequest) bool {
+	if m == nil {
+		return false
+	}
+	rest := proto.CloneOf(m)
+	rest.Name, rest.StatPrefix, rest.IgnoreUriCase = "", "", false
+	switch u := m.GetUri().GetMatchType().(type) {
+	case *networking.StringMatch_Prefix:
+		if u.Prefix == "/" {
+			rest.Uri = nil
+		}
+	case *networking.StringMatch_Regex:
+		if u.Regex == ".*" || u.Regex == "/.*" {
+			rest.Uri = nil
+		}
+	}
+	return proto.Size(rest) == 0
+}
+
+func (c *checker) tlsRoute(path string, t *networking.TLSRoute, o *source.Object[*source.VirtualService]) {
 	if t == nil {
 		c.errorf(path, "the route is empty")
 		return

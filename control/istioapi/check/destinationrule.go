@@ -1,16 +1,17 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package istioapi
+package check
 
 import (
 	"strings"
 
+	"github.com/meltemi/meltemi/control/source"
 	networking "istio.io/api/networking/v1alpha3"
 )
 
 // destinationRule checks a DestinationRule.
-func (c *checker) destinationRule(o destinationRuleObject) {
+func (c *checker) destinationRule(o *source.Object[*source.DestinationRule]) {
 	s := o.Spec
 	c.host("spec.host", s.Host, true, true)
 	c.exportTo(s.ExportTo)
