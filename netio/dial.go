@@ -34,7 +34,7 @@ func (d *Dialer) Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, e
 	nd := net.Dialer{
 		Timeout:         d.Timeout,
 		KeepAliveConfig: d.KeepAlive,
-		Control:         control(d.Options),
+		Control:         Control(d.Options),
 	}
 	if d.Source.IsValid() && d.Source.Is4() == addr.Addr().Unmap().Is4() {
 		nd.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(d.Source, 0))

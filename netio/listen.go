@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 )
 
@@ -40,9 +41,9 @@ func (e *InUseError) Unwrap() error { return e.Err }
 
 // Listen opens a TCP listener on addr. A taken port yields an *InUseError.
 func Listen(ctx context.Context, addr netip.AddrPort, opt SocketOptions) (*net.TCPListener, error) {
-	lc := net.ListenConfig{Control: control(opt)}
+	lc := net.ListenConfig{Control: Control(opt)}
 	lc.SetMultipathTCP(false) // its sockets know no original destination and do not splice
-	l, err := lc.Listen(ctx, network("tcp", addr), addr.String())
+	l, err := lc.Listen(ctx, network("tcp", addr), hostPort(addr))
 	if err != nil {
 		return nil, listenError("tcp", addr, err)
 	}
@@ -51,8 +52,8 @@ func Listen(ctx context.Context, addr netip.AddrPort, opt SocketOptions) (*net.T
 
 // ListenUDP opens a UDP socket on addr. A taken port yields an *InUseError.
 func ListenUDP(ctx context.Context, addr netip.AddrPort, opt SocketOptions) (*net.UDPConn, error) {
-	lc := net.ListenConfig{Control: control(opt)}
-	c, err := lc.ListenPacket(ctx, network("udp", addr), addr.String())
+	lc := net.ListenConfig{Control: Control(opt)}
+	c, err := lc.ListenPacket(ctx, network("udp", addr), hostPort(addr))
 	if err != nil {
 		return nil, listenError("udp", addr, err)
 	}
@@ -71,6 +72,14 @@ func network(proto string, addr netip.AddrPort) string {
 	}
 }
 
+// hostPort leaves [::] out, so that a machine without IPv6 listens on IPv4 alone.
+func hostPort(addr netip.AddrPort) string {
+	if addr.Addr().Is6() && addr.Addr().IsUnspecified() {
+		return ":" + strconv.Itoa(int(addr.Port()))
+	}
+	return addr.String()
+}
+
 func listenError(proto string, addr netip.AddrPort, err error) error {
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
@@ -87,8 +96,8 @@ func listenError(proto string, addr netip.AddrPort, err error) error {
 	return fmt.Errorf("listen on %s port %s: %w", proto, addr, err)
 }
 
-// control returns the hook that applies opt to a socket before it is bound or connected.
-func control(opt SocketOptions) func(string, string, syscall.RawConn) error {
+// Control returns the hook for net.Dialer and net.ListenConfig that applies opt to a socket before it is bound or connected.
+func Control(opt SocketOptions) func(string, string, syscall.RawConn) error {
 	if opt == (SocketOptions{}) {
 		return nil
 	}

@@ -52,7 +52,7 @@ func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterCha
 		client:   conn, chain: chain, tcp: tcp,
 	}
 	defer r.observer.Closed(&s.Exchange, chain)
-	if f := s.authorize(); f != nil {
+	if f := r.Authorize(facts, chain); f != nil {
 		s.fail(f)
 		return
 	}
@@ -82,19 +82,20 @@ func (s *session) fail(f *fault.Fault) {
 	s.Flags |= filter.FlagsOf(f)
 }
 
-// authorize asks the network RBAC filters, in order. Envoy asks when the first
-// byte has come; nothing has been dialled then, so asking at once decides the same.
-func (s *session) authorize() *fault.Fault {
-	for i := range s.chain.Network {
-		rbac := s.chain.Network[i].RBAC
+// Authorize asks the chain's network RBAC filters, in order; nil lets the
+// connection pass. Envoy asks when the first byte has come; nothing has been
+// dialled then, so asking at once decides the same.
+func (r *Relay) Authorize(facts *filter.Conn, chain *config.FilterChain) *fault.Fault {
+	for i := range chain.Network {
+		rbac := chain.Network[i].RBAC
 		if rbac == nil || rbac.Rules == nil {
 			continue
 		}
-		facts := authz.Facts{
-			Verified: s.Conn.Mutual, URISANs: s.Conn.Peer.URISANs, DNSSANs: s.Conn.Peer.DNSSANs, Subject: s.Conn.Peer.Subject,
-			DirectRemote: s.Conn.DirectRemote.Addr(), Remote: s.Conn.Remote.Addr(), Local: s.Conn.Local, SNI: s.Conn.SNI,
+		f := authz.Facts{
+			Verified: facts.Mutual, URISANs: facts.Peer.URISANs, DNSSANs: facts.Peer.DNSSANs, Subject: facts.Peer.Subject,
+			DirectRemote: facts.DirectRemote.Addr(), Remote: facts.Remote.Addr(), Local: facts.Local, SNI: facts.SNI,
 		}
-		if v := rbac.Rules.Check(&facts); !v.Allowed {
+		if v := rbac.Rules.Check(&f); !v.Allowed {
 			return denied(v.Policy)
 		}
 	}

@@ -7,6 +7,7 @@
 //
 //	manager.go      open, change and drain sockets as snapshots come
 //	accept.go       accept; count; who is it, where did it want to go
+//	proxyproto.go   what a load balancer in front says of the client
 //	clienthello.go  what a TLS client says of itself
 //	sniff.go        which HTTP the first bytes are
 //	chain.go        inspect, choose the chain, terminate TLS, hand to l7 or l4

@@ -1,0 +1,89 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package listen
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/filter"
+)
+
+// Waiting after a failed accept (too many open files), as net/http does it.
+const (
+	firstPause = 5 * time.Millisecond
+	lastPause  = time.Second
+)
+
+// accept takes connections from ln until it is closed.
+func (m *Manager) accept(s *socket, ln net.Listener) {
+	pause := firstPause
+	for {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = firstPause
+		case errors.Is(err, net.ErrClosed):
+			return
+		default:
+			m.cfg.Log.Warn("accepting failed; trying again", "listener", s.name, "error", err, "pause", pause)
+			time.Sleep(pause)
+			pause = min(2*pause, lastPause)
+			continue
+		}
+		if s.refused.Load() {
+			_ = conn.Close()
+			continue
+		}
+		if n := m.active.Add(1); m.cfg.MaxConns > 0 && n > m.cfg.MaxConns {
+			m.active.Add(-1)
+			_ = conn.Close()
+			continue
+		}
+		l := s.current.Load()
+		m.wg.Go(func() {
+			defer m.active.Add(-1)
+			defer func() { _ = conn.Close() }()
+			m.serve(conn, l)
+		})
+	}
+}
+
+// serve brings one connection to its chain.
+func (m *Manager) serve(conn net.Conn, l *config.Listener) {
+	facts := &filter.Conn{
+		ID: m.lastID.Add(1), Direction: l.Direction, Listener: l.Name, Start: time.Now(),
+		DirectRemote: netio.AddrPortOf(conn.RemoteAddr()), DirectLocal: netio.AddrPortOf(conn.LocalAddr()),
+	}
+	facts.Remote, facts.Local = facts.DirectRemote, facts.DirectLocal
+	peeked := netio.NewPeeked(conn)
+	if l.ProxyProtocol != nil {
+		if err := readProxyHeader(peeked, l, facts); err != nil {
+			m.cfg.Unmatched(l, facts, err)
+			return
+		}
+	}
+	if l.OriginalDst || l.HandOff {
+		dst, err := netio.OriginalDst(conn)
+		if err != nil {
+			m.cfg.Unmatched(l, facts, err)
+			return
+		}
+		facts.OriginalDst, facts.Local = dst, dst
+		if dst == facts.DirectLocal && !l.Transparent {
+			facts.OriginalDst = netip.AddrPort{} // dialled directly: nothing was restored
+		}
+	}
+	if l.HandOff && facts.OriginalDst.IsValid() {
+		if to := m.state.Load().handOff(facts.OriginalDst); to != nil && to != l {
+			l = to
+			facts.Listener, facts.Direction = to.Name, to.Direction
+		}
+	}
+	m.dispatch(peeked, l, facts)
+}

@@ -1,0 +1,153 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package listen
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/filter"
+)
+
+// Why a connection is closed before any chain conducts it.
+var (
+	ErrNoChain  = errors.New("no filter chain matches the connection")
+	ErrSilent   = errors.New("the client sent nothing that tells its protocol in time")
+	errNotReady = errors.New("the filter chain's certificate has not arrived")
+)
+
+// dispatch inspects the first bytes, chooses the chain, terminates TLS and hands
+// the connection over.
+func (m *Manager) dispatch(conn *netio.Peeked, l *config.Listener, facts *filter.Conn) {
+	cf := config.ConnFacts{Local: facts.Local, Remote: facts.Remote, DirectRemote: facts.DirectRemote, Transport: "raw_buffer"}
+	if err := inspect(conn, l, &cf); err != nil {
+		m.cfg.Unmatched(l, facts, err)
+		return
+	}
+	facts.SNI = cf.SNI
+	chain := l.Choose(&cf)
+	if chain == nil {
+		m.cfg.Unmatched(l, facts, ErrNoChain)
+		return
+	}
+	facts.Chain = chain.Name
+	life := m.join(chain, conn)
+	defer m.leave(chain, life, conn)
+	if chain.TLS == nil {
+		m.cfg.Serve(conn, facts, chain, life.drain)
+		return
+	}
+	secure, err := handshake(conn, chain, facts)
+	if err != nil {
+		m.cfg.Unmatched(l, facts, fmt.Errorf("TLS with the client failed: %w", err))
+		return
+	}
+	m.cfg.Serve(secure, facts, chain, life.drain)
+}
+
+// inspect looks at the first bytes as far as the listener's chains need it. A
+// client that waits for the server to speak is not waited for longer than the
+// listener says; with ContinueOnTimeout the choice is then made without.
+func inspect(conn *netio.Peeked, l *config.Listener, cf *config.ConnFacts) error {
+	forTLS := l.TLSInspector != nil && (l.TLSInspector.Disabled == nil || !l.TLSInspector.Disabled.Match(cf.Local))
+	forHTTP := l.HTTPInspector != nil && (l.HTTPInspector.Disabled == nil || !l.HTTPInspector.Disabled.Match(cf.Local))
+	if !forTLS && !forHTTP {
+		return nil
+	}
+	decided := false
+	_, err := conn.Sniff(l.InspectTimeout, func(b []byte) bool {
+		decided = look(b, forTLS, forHTTP, cf)
+		return decided
+	})
+	if err != nil {
+		return fmt.Errorf("reading the first bytes: %w", err)
+	}
+	if !decided && !l.ContinueOnTimeout && len(conn.Buffered()) == 0 {
+		return ErrSilent
+	}
+	return nil
+}
+
+// look tells what b is, if it can be told yet.
+func look(b []byte, forTLS, forHTTP bool, cf *config.ConnFacts) (decided bool) {
+	if forTLS {
+		h, err := parseHello(b)
+		switch {
+		case errors.Is(err, errMore):
+			return false
+		case err == nil:
+			cf.Transport, cf.SNI, cf.Protocols = "tls", h.sni, h.alpn
+			return true
+		}
+	}
+	if !forHTTP {
+		return true
+	}
+	proto, done := sniffHTTP(b)
+	if done && proto != "" {
+		cf.Protocols = protocolLists[proto]
+	}
+	return done
+}
+
+// protocolLists spares an allocation per connection.
+var protocolLists = map[string][]string{
+	protoHTTP10: {protoHTTP10}, protoHTTP11: {protoHTTP11}, protoH2C: {protoH2C},
+}
+
+// handshake terminates TLS and draws out what policies and logs want to know.
+func handshake(conn *netio.Peeked, chain *config.FilterChain, facts *filter.Conn) (net.Conn, error) {
+	if chain.TLS.Ready != nil {
+		if err := chain.TLS.Ready(); err != nil {
+			return nil, fmt.Errorf("%w: %w", errNotReady, err)
+		}
+	}
+	ctx := context.Background()
+	if chain.HandshakeTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, chain.HandshakeTimeout)
+		defer cancel()
+	}
+	begin := time.Now()
+	secure := tls.Server(conn, chain.TLS.Config)
+	if err := secure.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	facts.Handshake = time.Since(begin)
+	state := secure.ConnectionState()
+	facts.TLS = &state
+	if chain.TLS.Own != nil {
+		if own := chain.TLS.Own(); own != nil {
+			facts.Own = certificate(own)
+		}
+	}
+	if len(state.PeerCertificates) > 0 {
+		facts.Peer = certificate(state.PeerCertificates[0])
+		facts.Mutual = !chain.TLS.AcceptUntrusted
+	}
+	return secure, nil
+}
+
+func certificate(c *x509.Certificate) filter.Certificate {
+	sum := sha256.Sum256(c.Raw)
+	out := filter.Certificate{
+		DNSSANs: c.DNSNames, Subject: c.Subject.String(), Issuer: c.Issuer.String(),
+		Serial: strings.ToLower(c.SerialNumber.Text(16)), SHA256: hex.EncodeToString(sum[:]),
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter,
+	}
+	for _, u := range c.URIs {
+		out.URISANs = append(out.URISANs, u.String())
+	}
+	return out
+}

@@ -1,0 +1,353 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/filter"
+)
+
+// A Handler conducts a connection whose chain has been chosen, and returns when
+// it is over; the caller closes conn. When drain is closed the connection is to
+// end as soon as that hurts nobody.
+type Handler func(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, drain <-chan struct{})
+
+// Config is what a Manager needs.
+type Config struct {
+	// Serve gets each connection with the chain that concerns it.
+	Serve Handler
+	// Unmatched is told of connections that no chain takes (flag NR), or whose TLS failed.
+	Unmatched func(l *config.Listener, facts *filter.Conn, why error)
+	// Listen opens a socket; nil: netio.Listen.
+	Listen func(ctx context.Context, addr netip.AddrPort, opt netio.SocketOptions) (net.Listener, error)
+	Log    *slog.Logger
+	// DrainTime is how long connections of a chain that is gone may go on
+	// (Envoy --drain-time-s, 45 s with Istio).
+	DrainTime time.Duration
+	// MaxConns bounds open connections (overload.global_downstream_max_connections); 0: no bound.
+	MaxConns int64
+}
+
+// A Manager holds the sockets and connections of one proxy.
+type Manager struct {
+	cfg   Config
+	state atomic.Pointer[state]
+
+	active atomic.Int64
+	lastID atomic.Uint64
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	sockets map[string]*socket // by listener name
+	lives   map[*config.FilterChain]*life
+	closed  bool
+}
+
+// state is what accepting needs of a snapshot.
+type state struct {
+	snapshot *config.Snapshot
+	byAddr   map[netip.AddrPort]*config.Listener // for hand-off
+}
+
+// A socket is one listener's open sockets.
+type socket struct {
+	name    string
+	current atomic.Pointer[config.Listener]
+	open    []net.Listener
+	paths   []string    // of unix sockets, to be removed
+	refused atomic.Bool // draining: new connections are not taken
+}
+
+// A life is the connections of one filter chain.
+type life struct {
+	drain chan struct{} // closed when the chain is gone
+	conns map[net.Conn]struct{}
+	over  bool
+}
+
+// New returns a Manager without sockets; Reconcile opens them.
+func New(cfg Config) *Manager {
+	if cfg.Listen == nil {
+		cfg.Listen = func(ctx context.Context, addr netip.AddrPort, opt netio.SocketOptions) (net.Listener, error) {
+			return netio.Listen(ctx, addr, opt)
+		}
+	}
+	if cfg.Unmatched == nil {
+		cfg.Unmatched = func(*config.Listener, *filter.Conn, error) {}
+	}
+	m := &Manager{cfg: cfg, sockets: make(map[string]*socket), lives: make(map[*config.FilterChain]*life)}
+	m.state.Store(&state{snapshot: &config.Snapshot{}})
+	return m
+}
+
+// Reconcile makes next current: it opens what is new before it closes what is
+// gone, keeps sockets whose address stays, and drains only connections whose
+// chain is no longer there. The error joins one per listener that could not be
+// opened; the others serve.
+func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return errors.New("listen: the proxy is shutting down")
+	}
+	var errs []error
+	m.state.Store(newState(next))
+	wanted := make(map[string]bool)
+	for _, l := range next.Listeners {
+		if !l.Bind {
+			continue
+		}
+		wanted[l.Name] = true
+		if err := m.put(ctx, l); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	for name, s := range m.sockets {
+		if !wanted[name] {
+			s.close()
+			delete(m.sockets, name)
+		}
+	}
+	m.drainGoneLocked(next)
+	return errors.Join(errs...)
+}
+
+func newState(snap *config.Snapshot) *state {
+	s := &state{snapshot: snap, byAddr: make(map[netip.AddrPort]*config.Listener)}
+	for _, l := range snap.Listeners {
+		for _, a := range l.Addrs {
+			if a.IP.IsValid() {
+				s.byAddr[a.IP] = l
+			}
+		}
+	}
+	return s
+}
+
+// handOff finds the listener that takes a connection to dst: the exact address,
+// else the port on the wildcard address of its family, else none.
+func (s *state) handOff(dst netip.AddrPort) *config.Listener {
+	if l := s.byAddr[dst]; l != nil {
+		return l
+	}
+	wildcard := netip.IPv4Unspecified()
+	if dst.Addr().Is6() {
+		wildcard = netip.IPv6Unspecified()
+	}
+	return s.byAddr[netip.AddrPortFrom(wildcard, dst.Port())]
+}
+
+func (m *Manager) put(ctx context.Context, l *config.Listener) error {
+	if s := m.sockets[l.Name]; s != nil {
+		if s.current.Load().SameSocket(l) {
+			s.current.Store(l)
+			return nil
+		}
+		// The new address may be the old port on another interface: close first.
+		s.close()
+		delete(m.sockets, l.Name)
+	}
+	s := &socket{name: l.Name}
+	s.current.Store(l)
+	for _, a := range l.Addrs {
+		ln, err := m.open(ctx, l, a)
+		if err != nil {
+			s.close()
+			return fmt.Errorf("listener %s: %w", l.Name, err)
+		}
+		s.open = append(s.open, ln)
+		if a.Pipe != "" && !strings.HasPrefix(a.Pipe, "@") {
+			s.paths = append(s.paths, a.Pipe)
+		}
+	}
+	m.sockets[l.Name] = s
+	for _, ln := range s.open {
+		m.wg.Go(func() { m.accept(s, ln) })
+	}
+	return nil
+}
+
+func (m *Manager) open(ctx context.Context, l *config.Listener, a config.Address) (net.Listener, error) {
+	switch {
+	case a.Internal != "":
+		return nil, fmt.Errorf("internal listeners (%s) are not supported", a.Internal)
+	case a.Pipe != "":
+		if !strings.HasPrefix(a.Pipe, "@") {
+			if err := os.Remove(a.Pipe); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, err
+			}
+		}
+		return net.Listen("unix", a.Pipe)
+	}
+	return m.cfg.Listen(ctx, a.IP, netio.SocketOptions{Transparent: l.Transparent})
+}
+
+func (s *socket) close() {
+	for _, ln := range s.open {
+		_ = ln.Close()
+	}
+	for _, p := range s.paths {
+		_ = os.Remove(p)
+	}
+}
+
+// drainGoneLocked tells the connections of chains that next does not have to end,
+// and ends them itself when the drain time is over.
+func (m *Manager) drainGoneLocked(next *config.Snapshot) {
+	alive := make(map[*config.FilterChain]bool)
+	for _, l := range next.Listeners {
+		for _, c := range l.Chains {
+			alive[c] = true
+		}
+		if l.Default != nil {
+			alive[l.Default] = true
+		}
+	}
+	for chain, life := range m.lives {
+		if !alive[chain] {
+			m.drainLocked(chain, life)
+		}
+	}
+}
+
+func (m *Manager) drainLocked(chain *config.FilterChain, l *life) {
+	if l.over {
+		return
+	}
+	l.over = true
+	close(l.drain)
+	if len(l.conns) == 0 {
+		delete(m.lives, chain)
+		return
+	}
+	time.AfterFunc(m.cfg.DrainTime, func() { m.end(chain, l) })
+}
+
+// end closes what a chain that is gone has left.
+func (m *Manager) end(chain *config.FilterChain, l *life) {
+	m.mu.Lock()
+	conns := make([]net.Conn, 0, len(l.conns))
+	for c := range l.conns {
+		conns = append(conns, c)
+	}
+	if m.lives[chain] == l {
+		delete(m.lives, chain)
+	}
+	m.mu.Unlock()
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// join counts conn to its chain; leave ends that.
+func (m *Manager) join(chain *config.FilterChain, conn net.Conn) *life {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	l := m.lives[chain]
+	if l == nil {
+		l = &life{drain: make(chan struct{}), conns: make(map[net.Conn]struct{})}
+		m.lives[chain] = l
+		if m.closed {
+			l.over = true
+			close(l.drain)
+		}
+	}
+	l.conns[conn] = struct{}{}
+	return l
+}
+
+func (m *Manager) leave(chain *config.FilterChain, l *life, conn net.Conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(l.conns, conn)
+	if len(l.conns) == 0 && m.lives[chain] == l {
+		delete(m.lives, chain)
+	}
+}
+
+// Drain stops taking connections, of inbound listeners only or of all, and asks
+// the open ones to end (admin /drain_listeners, shutdown).
+func (m *Manager) Drain(inboundOnly bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, l := range m.state.Load().snapshot.Listeners {
+		if inboundOnly && l.Direction != filter.Inbound {
+			continue
+		}
+		if s := m.sockets[l.Name]; s != nil {
+			s.refused.Store(true)
+			s.close()
+		}
+		for _, c := range append(slices.Clone(l.Chains), l.Default) {
+			if life := m.lives[c]; c != nil && life != nil {
+				m.drainLocked(c, life)
+			}
+		}
+	}
+}
+
+// Close drains everything, waits up to grace for connections to end, then closes
+// them. The Manager cannot be used again.
+func (m *Manager) Close(grace time.Duration) {
+	m.mu.Lock()
+	m.closed = true
+	for _, s := range m.sockets {
+		s.close()
+	}
+	for chain, l := range m.lives {
+		m.drainLocked(chain, l)
+	}
+	m.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		m.wg.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return
+	case <-time.After(grace):
+	}
+	m.mu.Lock()
+	left := make(map[*config.FilterChain]*life, len(m.lives))
+	for chain, l := range m.lives {
+		left[chain] = l
+	}
+	m.mu.Unlock()
+	for chain, l := range left {
+		m.end(chain, l)
+	}
+	<-done
+}
+
+// Active returns the number of open connections.
+func (m *Manager) Active() int64 { return m.active.Load() }
+
+// Addrs returns where the listener called name really listens (a configured
+// port of 0 is resolved).
+func (m *Manager) Addrs(name string) []net.Addr {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var out []net.Addr
+	if s := m.sockets[name]; s != nil {
+		for _, ln := range s.open {
+			out = append(out, ln.Addr())
+		}
+	}
+	return out
+}

@@ -1,0 +1,85 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package proxy
+
+import (
+	"log/slog"
+	"sync"
+
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/filter/stock"
+	"github.com/meltemi/meltemi/proxy/l4"
+	"github.com/meltemi/meltemi/proxy/l7"
+	"github.com/meltemi/meltemi/telemetry"
+	"github.com/meltemi/meltemi/telemetry/accesslog"
+)
+
+// connLog counts and logs connections that are not HTTP.
+type connLog struct {
+	files   *accesslog.Files
+	formats accesslog.Options
+	log     *slog.Logger
+
+	mu   sync.Mutex
+	logs map[*config.TCP]*l7.Logs
+}
+
+var _ l4.Observer = (*connLog)(nil)
+
+func newConnLog(_ *telemetry.Registry, files *accesslog.Files, formats accesslog.Options, log *slog.Logger) *connLog {
+	return &connLog{files: files, formats: formats, log: log, logs: make(map[*config.TCP]*l7.Logs)}
+}
+
+// series are the istio_tcp_* metrics of one connection, of each istio.stats filter.
+func series(x *filter.Exchange, chain *config.FilterChain) []*stock.TCPSeries {
+	var out []*stock.TCPSeries
+	for i := range chain.Network {
+		if s := chain.Network[i].Stats; s != nil {
+			out = append(out, s.TCP(&stock.Connection{Conn: x.Conn, Upstream: x.Upstream, Flags: x.Flags}))
+		}
+	}
+	return out
+}
+
+// Opened counts a connection whose upstream is there.
+func (c *connLog) Opened(x *filter.Exchange, chain *config.FilterChain) {
+	for _, s := range series(x, chain) {
+		s.Opened()
+	}
+}
+
+// Closed counts a connection's end and its bytes, and logs it.
+func (c *connLog) Closed(x *filter.Exchange, chain *config.FilterChain) {
+	for _, s := range series(x, chain) {
+		if x.Fault != nil && x.Attempts == 0 {
+			s.Opened() // it was refused before any upstream was dialled
+		}
+		s.Sent(x.Sent)
+		s.Received(x.Received)
+		s.Closed()
+	}
+	if chain.TCP == nil || len(chain.TCP.AccessLogs) == 0 {
+		return
+	}
+	c.mu.Lock()
+	logs := c.logs[chain.TCP]
+	if logs == nil {
+		var err error
+		if logs, err = l7.NewLogs(chain.TCP.AccessLogs, c.files, c.formats); err != nil {
+			c.log.Error("an access log cannot be written", "error", err)
+			logs = &l7.Logs{}
+		}
+		if len(c.logs) > maxConnLogs {
+			clear(c.logs)
+		}
+		c.logs[chain.TCP] = logs
+	}
+	c.mu.Unlock()
+	var record accesslog.Record
+	logs.Log(x, &record)
+}
+
+// maxConnLogs bounds how many chains' compiled logs are remembered.
+const maxConnLogs = 4096
