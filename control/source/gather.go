@@ -142,13 +142,14 @@ func (g *Gatherer) hold(k Key, source int, next candidate) {
 	if g.held[k] == nil {
 		g.held[k] = map[int]*candidate{}
 	}
-	if last := g.held[k][source]; next.good == nil && last != nil && last.good != nil {
-		next.good, next.places = last.good, last.places
-		for i := range next.problems {
-			if next.problems[i].Severity == Error {
-				next.problems[i].Message += "; the version before this one stays in force"
-			}
+	if next.good == nil {
+		last := g.held[k][source]
+		stays := last != nil && last.good != nil
+		if stays {
+			next.good, next.places = last.good, last.places
 		}
+		i := slices.IndexFunc(next.problems, func(p Problem) bool { return p.Severity == Error })
+		next.problems[i].Message += k.Consequence(stays)
 	}
 	g.held[k][source] = &next
 }

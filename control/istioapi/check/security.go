@@ -35,13 +35,7 @@ func (c *checker) peer(o *source.Object[*source.PeerAuthentication], root mesh.N
 func (c *checker) policy(o *source.Object[*source.AuthorizationPolicy]) {
 	s := o.Spec
 	c.selector("spec.selector.matchLabels", s.GetSelector().GetMatchLabels())
-	const open = "is not supported yet; the policy is not in force, so nobody is kept out by it"
-	if s.TargetRef != nil {
-		c.errorf("spec.targetRef", open)
-	}
-	if len(s.TargetRefs) > 0 {
-		c.errorf("spec.targetRefs", open)
-	}
+	c.refuse("spec", map[string]bool{"targetRef": s.TargetRef != nil, "targetRefs": len(s.TargetRefs) > 0})
 	custom := s.Action == security.AuthorizationPolicy_CUSTOM
 	switch {
 	case custom && s.GetProvider().GetName() == "":

@@ -62,12 +62,14 @@ func (c *claims) settle(order []string, files map[string]*state, troubles []sour
 			continue
 		}
 		if now := owners[k]; now.doc.entry == nil {
-			c.stays(reports[now.file], k)
+			conclude(reports[now.file], k, true)
 			owners[k] = was
 		}
 	}
 	for k, h := range owners {
-		if h.doc.entry != nil && c.held[k] != h {
+		if h.doc.entry == nil {
+			conclude(reports[h.file], k, false)
+		} else if c.held[k] != h {
 			b.Put = append(b.Put, source.Put{Entry: h.doc.entry, Places: h.places()})
 			c.held[k] = h
 		}
@@ -87,7 +89,7 @@ func (c *claims) remember(owners map[source.Key]holder, files map[string]*state,
 		for _, d := range flat(files[was.file].docs) {
 			if d.hint != nil && fits(c.sharpen(d.document, was.file), k) {
 				owners[k] = was
-				c.stays(reports[was.file], k)
+				conclude(reports[was.file], k, true)
 				break
 			}
 		}
@@ -110,14 +112,13 @@ func fits(hint, k source.Key) bool {
 	return hint.Name == k.Name && hint.Namespace == k.Namespace && (hint.Kind == "" || hint.Kind == k.Kind)
 }
 
-const stays = "; the version before this one stays in force"
-
-// stays adds to the first problem of a refused object that its last version is in force.
-func (c *claims) stays(problems []source.Problem, k source.Key) {
+// conclude adds to the first problem of a refused object what follows from it.
+func conclude(problems []source.Problem, k source.Key, inForce bool) {
+	add := k.Consequence(inForce)
 	for i := range problems {
 		p := &problems[i]
-		if p.Severity == source.Error && !strings.HasSuffix(p.Message, stays) && (p.Object == k || fits(p.Object, k)) {
-			p.Message += stays
+		if p.Severity == source.Error && !strings.HasSuffix(p.Message, add) && (p.Object == k || fits(p.Object, k)) {
+			p.Message += add
 			return
 		}
 	}
