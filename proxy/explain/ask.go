@@ -24,6 +24,8 @@ import (
 type World struct {
 	Snapshot *config.Snapshot
 	Clusters *upstream.Set
+	// Identity is the SPIFFE ID that the proxy shows as a client; "" if it has none.
+	Identity string
 	// Lookup returns the addresses of a name as the workload would get them; nil:
 	// only URLs with an address are understood.
 	Lookup func(ctx context.Context, host string) ([]netip.Addr, error)
@@ -62,7 +64,7 @@ func (w World) Answer(ctx context.Context, q Query) (*Answer, error) {
 	if w.Snapshot == nil {
 		return nil, errors.New("explain: the proxy has no configuration yet")
 	}
-	a := &Answer{Side: q.Side, Serial: w.Snapshot.Serial, Steps: []Step{}}
+	a := &Answer{Side: q.Side, Serial: w.Snapshot.Serial, Steps: []Step{}, identity: w.Identity}
 	switch q.Side {
 	case Outbound:
 		err = w.outbound(ctx, a, r)

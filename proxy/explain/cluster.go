@@ -154,6 +154,9 @@ func (a *Answer) secure(spec *upstream.Spec, h *upstream.Host, r *upstream.Reque
 	}
 	if t != nil && t.TLS != nil {
 		next.TLS, next.Mutual = true, t.Mutual
+		if t.Mutual {
+			next.Identity = a.identity
+		}
 		next.SNI = t.TLS.ServerName
 		if next.SNI == "" {
 			next.SNI = r.SNI

@@ -87,6 +87,8 @@ type Answer struct {
 	Next *Next `json:"next,omitempty"`
 	// Serial numbers the configuration that was in force.
 	Serial uint64 `json:"serial"`
+
+	identity string // of this proxy
 }
 
 // A Stage is what a Step decides.
@@ -144,6 +146,15 @@ type Next struct {
 	Headers   []Header `json:"headers,omitempty"`
 	TLS       bool     `json:"tls,omitempty"`
 	Mutual    bool     `json:"mutual,omitempty"`
+	Identity  string   `json:"identity,omitempty"` // ours, shown if Mutual
 	SNI       string   `json:"sni,omitempty"`
 	ALPN      []string `json:"alpn,omitempty"`
+}
+
+// URL is what the callee is asked for, given what the caller was asked for.
+func (n *Next) URL(asked string) string {
+	if n.Authority == "" || n.Path == "" {
+		return asked
+	}
+	return "http://" + n.Authority + n.Path
 }

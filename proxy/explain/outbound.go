@@ -12,6 +12,7 @@ import (
 
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/listen"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
@@ -53,7 +54,7 @@ func (w World) enter(ctx context.Context, a *Answer, r *request) (*config.Listen
 			return nil, dst, err
 		}
 		step := Step{Stage: StageListener, Name: capture.Name, From: origins(capture.Source)}
-		l := handOff(w.Snapshot, dst)
+		l := listen.HandOff(w.Snapshot, dst)
 		if l == nil || l == capture {
 			step.Says = fmt.Sprintf("captures the connection to %s; no listener is there for this destination alone", dst)
 			a.add(step)
@@ -115,34 +116,13 @@ func (w World) resolve(ctx context.Context, a *Answer, r *request) (netip.AddrPo
 	return netip.AddrPortFrom(addrs[0], r.port), nil
 }
 
-// handOff finds the listener that takes over a connection to dst: the one at that
-// address, else at that port of any address.
-func handOff(s *config.Snapshot, dst netip.AddrPort) *config.Listener {
-	wildcard := netip.IPv4Unspecified()
-	if dst.Addr().Is6() {
-		wildcard = netip.IPv6Unspecified()
-	}
-	var any *config.Listener
-	for _, l := range s.Listeners {
-		for _, a := range l.Addrs {
-			switch a.IP {
-			case dst:
-				return l
-			case netip.AddrPortFrom(wildcard, dst.Port()):
-				any = l
-			}
-		}
-	}
-	return any
-}
-
 // choose explains the choice of the filter chain. It returns nil if there is none.
 func (a *Answer) choose(l *config.Listener, f *config.ConnFacts) *config.FilterChain {
-	tls, http := l.TLSInspector, l.HTTPInspector
-	if f.Transport == "tls" && (tls == nil || tls.Disabled != nil && tls.Disabled.Match(f.Local)) {
+	tls, http := listen.Inspects(l, f.Local)
+	if f.Transport == "tls" && !tls {
 		f.Transport, f.SNI, f.Protocols = "raw_buffer", "", nil // nobody looks
 	}
-	if f.Transport != "tls" && (http == nil || http.Disabled != nil && http.Disabled.Match(f.Local)) {
+	if f.Transport != "tls" && !http {
 		f.Protocols = nil
 	}
 	chain, steps := l.ExplainChoice(f)
@@ -237,14 +217,18 @@ func carries(c *config.FilterChain) string {
 
 // through explains what the chain does with the request.
 func (w World) through(ctx context.Context, a *Answer, r *request, chain *config.FilterChain, conn *filter.Conn) error {
-	switch {
-	case chain.OnDemand != nil:
+	if chain.OnDemand != nil {
 		return w.demand(ctx, a, r, chain, conn)
+	}
+	if !a.mayConnect(chain, conn) {
+		return nil
+	}
+	switch {
 	case chain.HTTP != nil && r.url.Scheme == "tcp":
 		a.fail(400, Step{Stage: StageRequest, Says: "this chain expects HTTP, and the query is about plain bytes"})
 	case chain.HTTP != nil:
 		a.http(r, chain.HTTP, chain.HTTP.Routes, conn)
-	case a.mayConnect(chain, conn):
+	default:
 		a.tcp(chain.TCP, chain.TCP.Pick(r.random), r, conn)
 	}
 	return nil

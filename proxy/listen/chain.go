@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -56,12 +57,17 @@ func (m *Manager) dispatch(conn *netio.Peeked, l *config.Listener, facts *filter
 	m.cfg.Serve(secure, facts, chain, life.drain)
 }
 
+// Inspects says whether l looks for TLS, and for HTTP, in connections to local.
+func Inspects(l *config.Listener, local netip.AddrPort) (tls, http bool) {
+	on := func(i *config.Inspector) bool { return i != nil && (i.Disabled == nil || !i.Disabled.Match(local)) }
+	return on(l.TLSInspector), on(l.HTTPInspector)
+}
+
 // inspect looks at the first bytes as far as the listener's chains need it. A
 // client that waits for the server to speak is not waited for longer than the
 // listener says; with ContinueOnTimeout the choice is then made without.
 func inspect(conn *netio.Peeked, l *config.Listener, cf *config.ConnFacts) error {
-	forTLS := l.TLSInspector != nil && (l.TLSInspector.Disabled == nil || !l.TLSInspector.Disabled.Match(cf.Local))
-	forHTTP := l.HTTPInspector != nil && (l.HTTPInspector.Disabled == nil || !l.HTTPInspector.Disabled.Match(cf.Local))
+	forTLS, forHTTP := Inspects(l, cf.Local)
 	if !forTLS && !forHTTP {
 		return nil
 	}

@@ -152,6 +152,11 @@ func (s *state) handOff(dst netip.AddrPort) *config.Listener {
 	return s.byAddr[netip.AddrPortFrom(wildcard, dst.Port())]
 }
 
+// HandOff finds the listener of snap that takes over a connection to dst; nil: none.
+func HandOff(snap *config.Snapshot, dst netip.AddrPort) *config.Listener {
+	return newState(snap).handOff(dst)
+}
+
 func (m *Manager) put(ctx context.Context, l *config.Listener) error {
 	if s := m.sockets[l.Name]; s != nil {
 		if s.current.Load().SameSocket(l) {

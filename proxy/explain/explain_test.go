@@ -1,0 +1,238 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package explain
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/filter/stock"
+	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/telemetry"
+)
+
+const caller = "spiffe://cluster.local/ns/default/sa/bookinfo-reviews"
+
+// newWorld loads a bootstrap the way a proxy does.
+func newWorld(t *testing.T, file string) World {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set := upstream.NewSet(upstream.Config{})
+	t.Cleanup(set.Close)
+	reg, self := telemetry.NewRegistry(telemetry.Config{}), &filter.Peer{Name: "reviews-v1", Namespace: "default"}
+	store, err := config.NewStore(config.Config{
+		Clusters: set, Registry: reg, Metrics: stock.NewMetrics(self, "test", reg), Self: self, Identity: identity(t),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	snap, err := store.LoadStatic(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return World{Snapshot: snap, Clusters: set, Identity: caller}
+}
+
+func ask(t *testing.T, w World, q Query) *Answer {
+	t.Helper()
+	b, err := json.Marshal(q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := Ask(context.Background(), w, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}
+
+// step returns the last step of a stage.
+func step(t *testing.T, a *Answer, stage Stage) Step {
+	t.Helper()
+	for _, s := range slices.Backward(a.Steps) {
+		if s.Stage == stage {
+			return s
+		}
+	}
+	t.Fatalf("no step %s in %+v", stage, a.Steps)
+	return Step{}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestOutboundThroughTheForwardProxy(t *testing.T) {
+	w := newWorld(t, "testdata/sidecar.yaml")
+	a := ask(t, w, Query{Side: Outbound, URL: "http://ratings:9080/a/../ratings/0?x=1", Random: ptr(uint64(79))})
+	if a.Outcome != Forward || a.Next == nil {
+		t.Fatalf("%+v", a)
+	}
+	if s := step(t, a, StageListener); s.Name != "127.0.0.1_15080" {
+		t.Errorf("listener %+v", s)
+	}
+	if s := step(t, a, StageRequest); !strings.Contains(s.Name, "/ratings/0?x=1") || len(s.Notes) != 1 {
+		t.Errorf("request %+v", s)
+	}
+	r := step(t, a, StageRoute)
+	if r.Name != "split" || !slices.Equal(r.From, []string{"VirtualService/default/ratings spec.http[1]"}) {
+		t.Errorf("route %+v", r)
+	}
+	var lost []string
+	for _, c := range r.Considered {
+		if !c.Chosen {
+			lost = append(lost, c.Name+": "+c.Why)
+		}
+	}
+	want := []string{
+		"virtual host allow_any: domain * is less specific",
+		`route for mallory: does not fit: header end-user: exact "mallory"`, `route old: does not fit: path prefix "/old"`,
+		"cluster outbound|9080|v2|ratings.default.svc.cluster.local: weight 20",
+	}
+	if !slices.Equal(lost, want) {
+		t.Errorf("lost: %q", lost)
+	}
+	n := a.Next
+	if n.Address != "127.0.0.1:15090" || n.Workload != "ratings-v1" || n.Namespace != "default" || !n.Mutual || n.Identity != caller ||
+		n.SNI != "outbound_.9080_.v1_.ratings.default.svc.cluster.local" || n.Path != "/ratings/0?x=1" {
+		t.Errorf("next %+v", n)
+	}
+	e := step(t, a, StageEndpoint)
+	if e.Name != n.Address || len(e.Considered) != 1 && len(e.Considered) != 2 {
+		t.Errorf("endpoint %+v", e)
+	}
+	if s := step(t, a, StageSecurity); s.Name != "mutual TLS" {
+		t.Errorf("security %+v", s)
+	}
+}
+
+func TestOutcomes(t *testing.T) {
+	w := newWorld(t, "testdata/sidecar.yaml")
+	for _, c := range []struct {
+		name    string
+		q       Query
+		outcome Outcome
+		status  int
+		says    string
+	}{
+		{"fault", Query{URL: "http://ratings:9080/", Headers: []Header{{"end-user", "mallory"}}}, Refuse, 500, "aborted with 500"},
+		{"redirect", Query{URL: "http://ratings/old/x"}, Redirect, 301, "redirected to http://ratings/new"},
+		{"no endpoint", Query{URL: "http://ratings/", Random: ptr(uint64(80))}, Refuse, 503, "no endpoint (UH)"},
+		{"no cluster", Query{URL: "http://other/only"}, Refuse, 503, "not known here (NC)"},
+		{"no route", Query{URL: "http://other/"}, Refuse, 404, "no route (NR)"},
+		{"not HTTP", Query{URL: "tcp://db:5432"}, Bypass, 0, "dials db:5432 itself"},
+	} {
+		c.q.Side = Outbound
+		a := ask(t, w, c.q)
+		if a.Outcome != c.outcome || a.Status != c.status || !strings.Contains(a.Summary, c.says) {
+			t.Errorf("%s: %s %d %q", c.name, a.Outcome, a.Status, a.Summary)
+		}
+	}
+}
+
+func TestInboundPolicy(t *testing.T) {
+	w := newWorld(t, "testdata/sidecar.yaml")
+	mutual := Caller{TLS: true, Identity: caller, ALPN: []string{"istio-http/1.1", "istio"}}
+	for _, c := range []struct {
+		name    string
+		q       Query
+		outcome Outcome
+		status  int
+		says    string
+	}{
+		{"allowed", Query{Caller: mutual}, Forward, 0, "goes to 127.0.0.1:9080 by plaintext"},
+		{"wrong method", Query{Caller: mutual, Method: "POST"}, Refuse, 403, "none matches"},
+		{"wrong caller", Query{Caller: Caller{TLS: true, Identity: "spiffe://cluster.local/ns/default/sa/x"}}, Refuse, 403, "none matches"},
+		{"no certificate", Query{Caller: Caller{TLS: true}}, Refuse, 0, "a client certificate is required"},
+		{"plaintext", Query{}, Refuse, 0, "mutual TLS is required (NR)"},
+		{"another port", Query{Address: "127.0.0.1:1", Caller: mutual}, Bypass, 0, "reach the workload itself"},
+	} {
+		c.q.Side, c.q.URL = Inbound, "http://ratings:9080/ratings/0"
+		if c.q.Address == "" {
+			c.q.Address = "127.0.0.1:15090"
+		}
+		a := ask(t, w, c.q)
+		if a.Outcome != c.outcome || a.Status != c.status || !strings.Contains(a.Summary, c.says) {
+			t.Errorf("%s: %s %d %q", c.name, a.Outcome, a.Status, a.Summary)
+		}
+	}
+	a := ask(t, w, Query{Side: Inbound, Address: "127.0.0.1:15090", URL: "http://ratings:9080/", Caller: mutual})
+	if s := step(t, a, StagePolicy); !slices.Equal(s.From, []string{"AuthorizationPolicy/default/ratings-reader spec.rules[0]"}) {
+		t.Errorf("policy %+v", s)
+	}
+	if s := step(t, a, StageChain); !slices.Equal(s.From, []string{"PeerAuthentication/istio-system/default spec.mtls"}) {
+		t.Errorf("chain %+v", s)
+	}
+}
+
+func TestQueriesThatAreNone(t *testing.T) {
+	w := newWorld(t, "testdata/sidecar.yaml")
+	for text, want := range map[string]string{
+		`{`:                                   "unexpected EOF",
+		`{"sides":1}`:                         "unknown field",
+		`{"side":"outbound","url":"x"}`:       "want http://",
+		`{"side":"up","url":"http://a"}`:      `side "up"`,
+		`{"side":"inbound","url":"http://a"}`: "address: say which",
+		`{"side":"outbound","url":"http://a","address":"b"}`: "address: ",
+		`{"side":"outbound","url":"tcp://a"}`:                "names no port",
+	} {
+		if _, err := Ask(t.Context(), w, json.RawMessage(text)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", text, err, want)
+		}
+	}
+	if _, err := (World{}).Answer(t.Context(), Query{Side: Outbound, URL: "http://a"}); err == nil {
+		t.Error("without configuration: no error")
+	}
+}
+
+func TestOutboundCaptured(t *testing.T) {
+	w := newWorld(t, "testdata/captured.yaml")
+	w.Lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
+		switch host {
+		case "details":
+			return []netip.Addr{netip.MustParseAddr("240.240.0.1")}, nil
+		case "broken":
+			return nil, errors.New("no resolver answers")
+		}
+		return nil, nil
+	}
+	for _, c := range []struct {
+		url, address    string
+		outcome         Outcome
+		listener, chain string
+		says            string
+	}{
+		{"http://details:9080/", "", Respond, "0.0.0.0_9080", "(unnamed)", "answered with 204"},
+		{"https://details:9080/", "", Forward, "0.0.0.0_9080", "PassthroughFilterChain", "goes to 240.240.0.1:9080"},
+		{"tcp://10.0.0.1:5432", "", Forward, "virtualOutbound", "virtualOutbound-catchall-tcp", "goes to 10.0.0.1:5432 by plaintext"},
+		{"http://any/", "10.0.0.1:15001", Refuse, "virtualOutbound", "virtualOutbound-blackhole", "no endpoint (UH)"},
+		{"http://unknown/", "", Refuse, "", "", `"unknown" has no address`},
+		{"http://broken/", "", Refuse, "", "", "no resolver answers"},
+	} {
+		a := ask(t, w, Query{Side: Outbound, URL: c.url, Address: c.address})
+		if a.Outcome != c.outcome || !strings.Contains(a.Summary, c.says) {
+			t.Errorf("%s: %s %q", c.url, a.Outcome, a.Summary)
+		}
+		if c.listener == "" {
+			continue
+		}
+		if l, ch := step(t, a, StageListener), step(t, a, StageChain); l.Name != c.listener || ch.Name != c.chain || len(ch.Notes) == 0 {
+			t.Errorf("%s: %s, %+v", c.url, l.Name, ch)
+		}
+	}
+	w.Lookup = nil
+	if _, err := w.Answer(t.Context(), Query{Side: Outbound, URL: "http://details/"}); err == nil {
+		t.Error("a name without a way to look it up: no error")
+	}
+}
