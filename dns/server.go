@@ -57,6 +57,16 @@ func New(cfg Config) (*Server, error) {
 // Swap makes t the names of the mesh. Questions under way keep the table they began with.
 func (s *Server) Swap(t *Table) { s.table.Store(t) }
 
+// Lookup returns the addresses of a mesh name as the workload would get them.
+func (s *Server) Lookup(name string) (addrs []netip.Addr, known bool) {
+	t := s.table.Load()
+	if t == nil {
+		return nil, false
+	}
+	addrs, _, known = t.Lookup(s.cfg.Scope, name)
+	return addrs, known
+}
+
 // Ready reports whether there is a table yet.
 func (s *Server) Ready() bool { return s.table.Load() != nil }
 

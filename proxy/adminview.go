@@ -4,12 +4,16 @@
 package proxy
 
 import (
+	"context"
 	"encoding/json"
-	"errors"
+	"net"
+	"net/netip"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/meltemi/meltemi/proxy/admin"
+	"github.com/meltemi/meltemi/proxy/explain"
 )
 
 // adminView shows the proxy to its admin pages.
@@ -57,7 +61,26 @@ func (v adminView) Drain(inboundOnly bool) {
 	v.manager.Drain(inboundOnly)
 }
 
+// explainTimeout bounds looking names up for an explanation.
+const explainTimeout = 5 * time.Second
+
 // Explain says what would become of a request.
-func (v adminView) Explain(json.RawMessage) (any, error) {
-	return nil, errors.New("explain is not available in this proxy")
+func (v adminView) Explain(query json.RawMessage) (any, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), explainTimeout)
+	defer cancel()
+	w := explain.World{Snapshot: v.store.Snapshot(), Clusters: v.clusters, Lookup: v.lookup}
+	if v.identity.Current() != nil {
+		w.Identity = v.cfg.Node.Identity().String()
+	}
+	return explain.Ask(ctx, w, query)
+}
+
+// lookup answers as the workload is answered: names of the mesh first.
+func (v adminView) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	if v.dns != nil {
+		if addrs, ok := v.dns.Lookup(host); ok {
+			return addrs, nil
+		}
+	}
+	return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
 }
