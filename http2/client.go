@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meltemi/meltemi/http2/internal/frame"
+	"github.com/meltemi/meltemi/http2/internal/head"
 	"github.com/meltemi/meltemi/message"
 )
 
@@ -49,10 +51,10 @@ func NewClientConn(nc net.Conn, cfg ClientConfig) (*ClientConn, error) {
 		ready: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.init(nc, cfg.Config, c)
-	b := appendSetting(nil, settingEnablePush, 0)
-	b = appendSetting(b, settingInitialWindow, cfg.StreamWindow)
-	b = appendSetting(b, settingMaxHeaderListSize, cfg.Limits.HeaderBytes)
-	c.putLocked(append(c.outLocked(), Preface...))
+	b := frame.AppendSetting(nil, frame.SettingEnablePush, 0)
+	b = frame.AppendSetting(b, frame.SettingInitialWindow, cfg.StreamWindow)
+	b = frame.AppendSetting(b, frame.SettingMaxHeaderListSize, cfg.Limits.HeaderBytes)
+	c.putLocked(append(c.outLocked(), frame.Preface...))
 	c.greetLocked(b)
 	c.debt = true // a first request may leave before the reader looks
 	go c.run()
@@ -60,6 +62,7 @@ func NewClientConn(nc net.Conn, cfg ClientConfig) (*ClientConn, error) {
 }
 
 func (c *ClientConn) run() {
+	c.beginKeepAlive()
 	err := c.finish(c.readFrames())
 	c.mu.Lock()
 	c.final = err
@@ -172,7 +175,7 @@ func (c *ClientConn) closeIfDrainedLocked() {
 	if !c.draining || c.active > 0 || c.closing || c.err != nil {
 		return
 	}
-	c.putLocked(appendGoAway(c.outLocked(), 0, CodeNo, ""))
+	c.putLocked(frame.AppendGoAway(c.outLocked(), 0, uint32(CodeNo), ""))
 	c.closeLocked()
 }
 
@@ -217,11 +220,11 @@ func (c *ClientConn) head(id uint32, end bool) error {
 }
 
 func (c *ClientConn) responseLocked(s *ClientStream, end bool) error {
-	if c.blk.large && c.blk.bad == "" {
+	if c.blk.TooLarge() && !c.blk.Malformed() {
 		return brokenStream(s.id, CodeEnhanceYourCalm, "the head of the response is too large")
 	}
 	var h heard
-	reason := c.blk.response(&h.resp)
+	reason := c.blk.Response(&h.resp)
 	if interim := h.resp.Status < 200; reason == "" && interim {
 		if end {
 			reason = "an informational head ends the stream"
@@ -236,7 +239,7 @@ func (c *ClientConn) responseLocked(s *ClientStream, end bool) error {
 		c.cfg.Counters.Malformed.Add(1)
 		return brokenStream(s.id, CodeProtocol, reason)
 	}
-	h.list = c.blk.takeList()
+	h.list = c.blk.TakeList()
 	s.heads = append(s.heads, h)
 	if h.resp.Status >= 200 {
 		s.headSeen = true
@@ -265,18 +268,9 @@ func (s *ClientStream) measure(resp *message.Response, end bool) string {
 		resp.ContentLength = 0
 	default:
 		s.want = resp.ContentLength
-		resp.ContentLength = openLength(s.want)
+		resp.ContentLength = head.OpenLength(s.want)
 	}
 	return ""
-}
-
-// openLength is the ContentLength of a message whose head does not end the
-// stream: 0 is for those where nothing follows, not even trailers.
-func openLength(n int64) int64 {
-	if n == 0 {
-		return message.LengthUnknown
-	}
-	return n
 }
 
 func (c *ClientConn) openedLocked(id uint32) bool { return id%2 == 1 && id < c.nextID }
@@ -295,13 +289,13 @@ func (c *ClientConn) settingsLocked() {
 	c.noteChangeLocked()
 }
 
-func (c *ClientConn) settingLocked(id setting, v int) bool {
+func (c *ClientConn) settingLocked(id frame.Setting, v int) bool {
 	switch id {
-	case settingEnablePush:
+	case frame.SettingEnablePush:
 		return v == 0
-	case settingMaxStreams:
+	case frame.SettingMaxStreams:
 		c.peerMax = min(v, math.MaxInt32)
-	case settingEnableConnect:
+	case frame.SettingEnableConnect:
 		if v > 1 || v == 0 && c.extended {
 			return false
 		}
@@ -326,7 +320,7 @@ func (c *ClientConn) unprocessedLocked(id uint32) StreamError {
 	return StreamError{Stream: id, Code: CodeRefusedStream, Remote: true, Unprocessed: true, Cause: c.goneAway}
 }
 
-func (c *ClientConn) pingedLocked([pingLen]byte) {}
+func (c *ClientConn) pingedLocked([frame.PingLen]byte) {}
 
 // A ClientStream is one request being sent and its response being read.
 type ClientStream struct {
@@ -352,7 +346,7 @@ type heard struct {
 // end set nothing follows it. For a request with a Protocol it waits for the
 // peer's settings, and fails if the peer does not take such.
 func (s *ClientStream) WriteHead(req *message.Request, end bool) error {
-	if err := checkRequest(req); err != nil {
+	if err := head.CheckRequest(req); err != nil {
 		return err
 	}
 	c, cc := s.c, s.c.role.(*ClientConn)
@@ -366,7 +360,7 @@ func (s *ClientStream) WriteHead(req *message.Request, end bool) error {
 	}
 	s.connect, s.bodiless, s.protocol = req.Method == "CONNECT" || req.Protocol != "", req.Method == "HEAD", req.Protocol
 	at := len(c.outLocked())
-	c.putHeadLocked(&s.stream, at, c.encoderLocked().request(reserveHead(c.out), req), end)
+	c.putHeadLocked(&s.stream, at, c.encoderLocked().Request(reserveHead(c.out), req), end)
 	if end {
 		c.flushLocked()
 	}
@@ -396,7 +390,7 @@ func (s *ClientStream) beginLocked(cc *ClientConn, req *message.Request) error {
 		cc.failStreamLocked(&s.stream, StreamError{Code: CodeRefusedStream, Unprocessed: true, Cause: cc.err})
 	case cc.goneAway.Remote:
 		cc.failStreamLocked(&s.stream, cc.unprocessedLocked(0))
-	case cc.nextID > largestStream:
+	case cc.nextID > frame.LargestStream:
 		cc.failStreamLocked(&s.stream, StreamError{Code: CodeRefusedStream, Unprocessed: true, Reason: "stream numbers ran out"})
 	}
 	if s.err != nil {
@@ -404,7 +398,7 @@ func (s *ClientStream) beginLocked(cc *ClientConn, req *message.Request) error {
 	}
 	s.id = cc.nextID
 	cc.nextID += 2
-	if cc.nextID > largestStream {
+	if cc.nextID > frame.LargestStream {
 		cc.draining = true
 	}
 	cc.begun = s.id
@@ -441,7 +435,7 @@ func (s *ClientStream) ReadHead(resp *message.Response) error {
 	*resp = h.resp
 	resp.Header = fields
 	resp.Header.CopyFrom(h.list)
-	releaseHeader(h.list)
+	head.Release(h.list)
 	s.headRead = resp.Status >= 200
 	return nil
 }

@@ -6,7 +6,12 @@ package http2
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/meltemi/meltemi/http2/internal/frame"
 )
+
+// Preface is what a client sends first (RFC 9113 section 3.4), for those who sniff.
+const Preface = frame.Preface
 
 // A Config holds what both ends can tune. Sizes are bytes.
 type Config struct {
@@ -74,8 +79,8 @@ type Limits struct {
 	BlockBytes, BlockFrames int
 	// Window is the time that the counts below are for.
 	Window time.Duration
-	// Resets: streams that the client resets before they are answered, or
-	// makes us reset by breaking rules, beyond half of those it opened.
+	// Resets: streams that the client resets within 100 ms and before they are
+	// answered, or makes us reset by breaking rules, beyond half of those it opened.
 	Resets int
 	// Pings and Settings, beyond one for each piece of work.
 	Pings, Settings int

@@ -11,18 +11,21 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/meltemi/meltemi/http2/internal/frame"
+	"github.com/meltemi/meltemi/http2/internal/head"
 )
 
 // A role is what the two ends of a connection do differently. Methods ending in
 // Locked are called with conn.mu held, the others by the reader without it.
 type role interface {
-	head(id uint32, end bool) error       // a header block is complete, in conn.blk
-	openedLocked(id uint32) bool          // stream id exists or has existed
-	removedLocked(s *stream)              // s has left conn.streams
-	settingLocked(id setting, v int) bool // a parameter of the peer; false if the value is not allowed
-	settingsLocked()                      // all parameters of a SETTINGS frame have been seen
+	head(id uint32, end bool) error             // a header block is complete, in conn.blk
+	openedLocked(id uint32) bool                // stream id exists or has existed
+	removedLocked(s *stream)                    // s has left conn.streams
+	settingLocked(id frame.Setting, v int) bool // a parameter of the peer; false if the value is not allowed
+	settingsLocked()                            // all parameters of a SETTINGS frame have been seen
 	goAwayLocked(last uint32, code ErrCode, debug string)
-	pingedLocked(data [pingLen]byte) // the peer has answered a PING of ours
+	pingedLocked(data [frame.PingLen]byte) // the peer has answered a PING of ours
 }
 
 // A conn is what the two ends of a connection have in common.
@@ -36,9 +39,11 @@ type conn struct {
 	role role
 
 	// The reader's own.
-	rd   reader
-	blk  *block
+	rd   frame.Reader
+	blk  *head.Decoder
 	debt bool // something the reader has put into out is to be sent
+
+	blockBytes, blockFrames int // on the wire, of the header block in blk
 
 	lastRead atomic.Int64 // when the socket last gave something (Unix nanoseconds), for KeepAlive
 
@@ -46,7 +51,7 @@ type conn struct {
 	streams   map[uint32]*stream
 	active    int // streams that count against the limits
 	touched   time.Time
-	enc       *encoder
+	enc       *head.Encoder
 	tableSize int    // of the peer's HPACK decoder
 	in        inflow // the connection's window for what we receive
 	granted   int    // the window with which the peer thinks its streams begin
@@ -67,13 +72,13 @@ type conn struct {
 
 func (c *conn) init(nc net.Conn, cfg Config, r role) {
 	c.nc, c.cfg, c.role = nc, cfg, r
-	c.rd = reader{src: nc, idle: c.beforeRead}
-	c.blk = newBlock(&c.cfg.Limits)
+	c.rd = frame.Reader{Src: nc, Idle: c.beforeRead}
+	c.blk = head.NewDecoder(head.Limits{Bytes: cfg.Limits.HeaderBytes, Fields: cfg.Limits.HeaderFields, String: cfg.Limits.BlockBytes})
 	c.streams = make(map[uint32]*stream)
 	c.in = inflow{left: c.cfg.ConnWindow, size: c.cfg.ConnWindow}
-	c.granted = max(defaultWindow, c.cfg.StreamWindow)
-	c.initial, c.sendWin = defaultWindow, defaultWindow
-	c.tableSize = defaultTableSize
+	c.granted = max(frame.DefaultWindow, c.cfg.StreamWindow)
+	c.initial, c.sendWin = frame.DefaultWindow, frame.DefaultWindow
+	c.tableSize = head.DefaultTable
 	c.quiet.L = &c.mu
 	c.touched = time.Now()
 }
@@ -83,12 +88,12 @@ func (cfg Config) withDefaults(d Config) Config {
 	if cfg.StreamWindow <= 0 {
 		cfg.StreamWindow = d.StreamWindow
 	}
-	cfg.StreamWindow = min(cfg.StreamWindow, largestWindow)
-	cfg.MaxStreamWindow = min(max(cfg.MaxStreamWindow, cfg.StreamWindow), largestWindow)
+	cfg.StreamWindow = min(cfg.StreamWindow, frame.LargestWindow)
+	cfg.MaxStreamWindow = min(max(cfg.MaxStreamWindow, cfg.StreamWindow), frame.LargestWindow)
 	if cfg.ConnWindow <= 0 {
 		cfg.ConnWindow = d.ConnWindow
 	}
-	cfg.ConnWindow = min(max(cfg.ConnWindow, defaultWindow), largestWindow) // it cannot be made smaller
+	cfg.ConnWindow = min(max(cfg.ConnWindow, frame.DefaultWindow), frame.LargestWindow) // it cannot be made smaller
 	if cfg.Linger <= 0 {
 		cfg.Linger = d.Linger
 	}
@@ -106,16 +111,23 @@ func (cfg Config) withDefaults(d Config) Config {
 
 // greetLocked puts our settings into out.
 func (c *conn) greetLocked(settings []byte) {
-	b := appendFrameHead(c.outLocked(), len(settings), frameSettings, 0, 0)
+	b := frame.AppendHead(c.outLocked(), len(settings), frame.Settings, 0, 0)
 	b = append(b, settings...)
-	if inc := c.cfg.ConnWindow - defaultWindow; inc > 0 {
-		b = appendWindowUpdate(b, 0, inc)
+	if inc := c.cfg.ConnWindow - frame.DefaultWindow; inc > 0 {
+		b = frame.AppendWindowUpdate(b, 0, inc)
 	}
 	c.putLocked(b)
-	if c.cfg.KeepAlive > 0 {
-		c.lastRead.Store(time.Now().UnixNano())
-		c.keepAlive = time.AfterFunc(c.cfg.KeepAlive, c.checkAlive)
+}
+
+// beginKeepAlive is called before the first read.
+func (c *conn) beginKeepAlive() {
+	if c.cfg.KeepAlive <= 0 {
+		return
 	}
+	c.lastRead.Store(time.Now().UnixNano())
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.keepAlive = time.AfterFunc(c.cfg.KeepAlive, c.checkAlive)
 }
 
 // unlock releases mu and then does what must not be done under it.
@@ -177,7 +189,7 @@ func (c *conn) removeLocked(s *stream) {
 func (c *conn) resetLocked(s *stream, err StreamError) {
 	if !s.gone && s.id != 0 && c.err == nil {
 		c.recent.endByUs(s.id)
-		c.putLocked(appendReset(c.outLocked(), s.id, err.Code))
+		c.putLocked(frame.AppendReset(c.outLocked(), s.id, uint32(err.Code)))
 		c.cfg.Counters.ResetsSent.Add(1)
 	}
 	c.failStreamLocked(s, err)
@@ -188,6 +200,9 @@ func (c *conn) resetLocked(s *stream, err StreamError) {
 func (c *conn) lostLocked(err ConnError) {
 	if c.err == nil {
 		err.LastStream = max(err.LastStream, c.recent.highest)
+		if err.Limit != "" {
+			c.cfg.Counters.Floods.Add(1)
+		}
 		c.err = err
 		for _, s := range c.streams {
 			c.failStreamLocked(s, StreamError{
@@ -255,11 +270,8 @@ func (c *conn) finish(err error) error {
 	clean := already == nil && !isOurs && (c.closing || len(c.streams) == 0)
 	switch {
 	case isOurs && !ours.Remote:
-		if ours.Limit != "" {
-			c.cfg.Counters.Floods.Add(1)
-		}
 		c.lostLocked(ours)
-		c.putLocked(appendGoAway(c.outLocked(), c.recent.highest, ours.Code, ours.Reason))
+		c.putLocked(frame.AppendGoAway(c.outLocked(), c.recent.highest, uint32(ours.Code), ours.Reason))
 		c.sayLastWordsLocked()
 	default:
 		c.lostLocked(ConnError{Code: CodeNo, Remote: true, Reason: "the connection ended", Cause: err})
@@ -267,7 +279,7 @@ func (c *conn) finish(err error) error {
 	failed := c.err
 	c.closeSocketLocked()
 	c.unlock()
-	c.rd.release()
+	c.rd.Release()
 	switch {
 	case clean:
 		return nil
@@ -315,7 +327,7 @@ func (c *conn) checkAlive() {
 		c.keepAlive.Reset(c.cfg.KeepAliveTimeout - now.Sub(c.pingSent))
 	case silent >= c.cfg.KeepAlive:
 		c.pingSent = now
-		c.putLocked(appendPing(c.outLocked(), false, pingAlive))
+		c.putLocked(frame.AppendPing(c.outLocked(), false, pingAlive))
 		c.kickLocked()
 		c.keepAlive.Reset(c.cfg.KeepAliveTimeout)
 	default:
@@ -325,8 +337,8 @@ func (c *conn) checkAlive() {
 
 // What our PINGs carry.
 var (
-	pingAlive = [pingLen]byte{'a', 'l', 'i', 'v', 'e'}
-	pingDrain = [pingLen]byte{'d', 'r', 'a', 'i', 'n'}
+	pingAlive = [frame.PingLen]byte{'a', 'l', 'i', 'v', 'e'}
+	pingDrain = [frame.PingLen]byte{'d', 'r', 'a', 'i', 'n'}
 )
 
 // recents remembers streams that have ended: the peer may not know yet.

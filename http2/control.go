@@ -7,6 +7,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"time"
+
+	"github.com/meltemi/meltemi/http2/internal/frame"
 )
 
 // chargeAnd counts a nuisance; f then runs under the lock.
@@ -20,51 +22,57 @@ func (c *conn) chargeAnd(k nuisance, f func() error) error {
 }
 
 // dependency returns the stream that a priority (RFC 9113 section 6.3) names.
-func dependency(b []byte) uint32 { return binary.BigEndian.Uint32(b) & largestStream }
+func dependency(b []byte) uint32 { return binary.BigEndian.Uint32(b) & frame.LargestStream }
 
 // onPriority ignores priorities, but for what RFC 9113 forbids.
-func (c *conn) onPriority(h frameHead) error {
-	if h.stream == 0 {
+func (c *conn) onPriority(h frame.Head) error {
+	if h.Stream == 0 {
 		return broken(CodeProtocol, "PRIORITY on stream 0")
 	}
-	if h.length != 5 {
-		if err := c.rd.skip(h.length); err != nil {
+	if h.Length != 5 {
+		if err := c.rd.Skip(h.Length); err != nil {
 			return err
 		}
-		return brokenStream(h.stream, CodeFrameSize, "PRIORITY is not of 5 bytes")
+		return brokenStream(h.Stream, CodeFrameSize, "PRIORITY is not of 5 bytes")
 	}
-	b, err := c.rd.take(5)
+	b, err := c.rd.Take(5)
 	if err != nil {
 		return err
 	}
-	if dependency(b) == h.stream {
-		return brokenStream(h.stream, CodeProtocol, "a stream that depends on itself")
+	if dependency(b) == h.Stream {
+		return brokenStream(h.Stream, CodeProtocol, "a stream that depends on itself")
 	}
 	return c.chargeAnd(nuisancePriority, func() error { return nil })
 }
 
-func (c *conn) onReset(h frameHead) error {
-	if h.length != 4 {
+// rapid is how soon a reset must follow its request to be counted. Clients whose
+// deadlines pass also reset, many at once when something behind us is slow: they
+// must not lose their connection for it, and they cannot make us do more than
+// MaxStreams requests in this time.
+const rapid = 100 * time.Millisecond
+
+func (c *conn) onReset(h frame.Head) error {
+	if h.Length != 4 {
 		return broken(CodeFrameSize, "RST_STREAM is not of 4 bytes")
 	}
-	b, err := c.rd.take(4)
+	b, err := c.rd.Take(4)
 	if err != nil {
 		return err
 	}
 	code := ErrCode(binary.BigEndian.Uint32(b))
 	c.mu.Lock()
 	defer c.unlock()
-	if !c.role.openedLocked(h.stream) {
+	if !c.role.openedLocked(h.Stream) {
 		return broken(CodeProtocol, "RST_STREAM on a stream that was never opened")
 	}
-	s := c.streams[h.stream]
+	s := c.streams[h.Stream]
 	if s == nil {
 		return c.flood.charge(nuisanceUnknown, &c.cfg.Limits)
 	}
 	c.cfg.Counters.ResetsReceived.Add(1)
-	early := !s.sendEnd
+	early := !s.sendEnd && time.Since(s.begun) < rapid
 	c.failStreamLocked(s, StreamError{
-		Stream: h.stream, Code: code, Remote: true, Unprocessed: s.cs != nil && code == CodeRefusedStream,
+		Stream: h.Stream, Code: code, Remote: true, Unprocessed: s.cs != nil && code == CodeRefusedStream,
 	})
 	if s.cs != nil {
 		return nil // a server that resets harms itself; what came before may be read
@@ -76,33 +84,33 @@ func (c *conn) onReset(h frameHead) error {
 	return nil
 }
 
-func (c *conn) onSettings(h frameHead) error {
+func (c *conn) onSettings(h frame.Head) error {
 	switch {
-	case h.stream != 0:
+	case h.Stream != 0:
 		return broken(CodeProtocol, "SETTINGS on a stream")
-	case h.has(flagAck) && h.length != 0 || h.length%settingLen != 0:
-		return broken(CodeFrameSize, fmt.Sprintf("SETTINGS of %d bytes", h.length))
-	case h.has(flagAck):
+	case h.Has(frame.FlagAck) && h.Length != 0 || h.Length%frame.SettingLen != 0:
+		return broken(CodeFrameSize, fmt.Sprintf("SETTINGS of %d bytes", h.Length))
+	case h.Has(frame.FlagAck):
 		return c.chargeAnd(nuisanceSettings, c.settledLocked)
-	case h.length > maxSettings*settingLen:
-		return flooding("Settings", fmt.Sprintf("%d settings in one frame", h.length/settingLen))
+	case h.Length > maxSettings*frame.SettingLen:
+		return flooding("Settings", fmt.Sprintf("%d settings in one frame", h.Length/frame.SettingLen))
 	}
 	var settings [maxSettings]struct {
-		id    setting
+		id    frame.Setting
 		value int
 	}
-	n := h.length / settingLen
+	n := h.Length / frame.SettingLen
 	for i := range n {
-		b, err := c.rd.take(settingLen)
+		b, err := c.rd.Take(frame.SettingLen)
 		if err != nil {
 			return err
 		}
-		settings[i].id, settings[i].value = setting(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint32(b[2:]))
+		settings[i].id, settings[i].value = frame.Setting(binary.BigEndian.Uint16(b)), int(binary.BigEndian.Uint32(b[2:]))
 	}
 	return c.chargeAnd(nuisanceSettings, func() error {
 		// Acknowledge and apply in one step, in this order: whatever goes out
 		// behind the acknowledgement obeys what was acknowledged.
-		c.putLocked(appendFrameHead(c.outLocked(), 0, frameSettings, flagAck, 0))
+		c.putLocked(frame.AppendHead(c.outLocked(), 0, frame.Settings, frame.FlagAck, 0))
 		for _, x := range settings[:n] {
 			if err := c.applySettingLocked(x.id, x.value); err != nil {
 				return err
@@ -129,20 +137,20 @@ func (c *conn) settledLocked() error {
 	return nil
 }
 
-func (c *conn) applySettingLocked(id setting, v int) error {
+func (c *conn) applySettingLocked(id frame.Setting, v int) error {
 	switch id {
-	case settingHeaderTableSize:
+	case frame.SettingHeaderTableSize:
 		c.tableSize = v
 		if c.enc != nil {
-			c.enc.resize(v)
+			c.enc.Resize(v)
 		}
-	case settingInitialWindow:
-		if v > largestWindow {
+	case frame.SettingInitialWindow:
+		if v > frame.LargestWindow {
 			return broken(CodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE is too large")
 		}
 		return c.setInitialLocked(v)
-	case settingMaxFrameSize:
-		if v < defaultMaxFrame || v > largestMaxFrame {
+	case frame.SettingMaxFrameSize:
+		if v < frame.MaxSize || v > frame.LargestMaxSize {
 			return broken(CodeProtocol, "SETTINGS_MAX_FRAME_SIZE is out of range")
 		}
 	default:
@@ -160,7 +168,7 @@ func (c *conn) setInitialLocked(v int) error {
 	c.initial = v
 	for _, s := range c.streams {
 		s.sendWin += delta
-		if s.sendWin > largestWindow {
+		if s.sendWin > frame.LargestWindow {
 			return broken(CodeFlowControl, "SETTINGS_INITIAL_WINDOW_SIZE overflows a stream's window")
 		}
 		if delta > 0 {
@@ -178,20 +186,20 @@ func (c *conn) reopenLocked(s *stream) {
 	}
 }
 
-func (c *conn) onWindowUpdate(h frameHead) error {
-	if h.length != 4 {
+func (c *conn) onWindowUpdate(h frame.Head) error {
+	if h.Length != 4 {
 		return broken(CodeFrameSize, "WINDOW_UPDATE is not of 4 bytes")
 	}
-	b, err := c.rd.take(4)
+	b, err := c.rd.Take(4)
 	if err != nil {
 		return err
 	}
-	inc := int(binary.BigEndian.Uint32(b) & largestWindow)
+	inc := int(binary.BigEndian.Uint32(b) & frame.LargestWindow)
 	return c.chargeAnd(nuisanceWindowUpdate, func() error {
-		if h.stream == 0 {
+		if h.Stream == 0 {
 			return c.widenLocked(inc)
 		}
-		return c.widenStreamLocked(h.stream, inc)
+		return c.widenStreamLocked(h.Stream, inc)
 	})
 }
 
@@ -200,7 +208,7 @@ func (c *conn) widenLocked(inc int) error {
 		return broken(CodeProtocol, "WINDOW_UPDATE by 0")
 	}
 	c.sendWin += inc
-	if c.sendWin > largestWindow {
+	if c.sendWin > frame.LargestWindow {
 		return broken(CodeFlowControl, "the connection's window overflows")
 	}
 	c.pumpLocked()
@@ -220,7 +228,7 @@ func (c *conn) widenStreamLocked(id uint32, inc int) error {
 		return brokenStream(id, CodeProtocol, "WINDOW_UPDATE by 0")
 	}
 	s.sendWin += inc
-	if s.sendWin > largestWindow {
+	if s.sendWin > frame.LargestWindow {
 		return brokenStream(id, CodeFlowControl, "the stream's window overflows")
 	}
 	c.reopenLocked(s)
@@ -228,20 +236,20 @@ func (c *conn) widenStreamLocked(id uint32, inc int) error {
 	return nil
 }
 
-func (c *conn) onPing(h frameHead) error {
-	if h.stream != 0 {
+func (c *conn) onPing(h frame.Head) error {
+	if h.Stream != 0 {
 		return broken(CodeProtocol, "PING on a stream")
 	}
-	if h.length != pingLen {
+	if h.Length != frame.PingLen {
 		return broken(CodeFrameSize, "PING is not of 8 bytes")
 	}
-	b, err := c.rd.take(pingLen)
+	b, err := c.rd.Take(frame.PingLen)
 	if err != nil {
 		return err
 	}
-	data := [pingLen]byte(b)
+	data := [frame.PingLen]byte(b)
 	return c.chargeAnd(nuisancePing, func() error {
-		if h.has(flagAck) {
+		if h.Has(frame.FlagAck) {
 			if data == pingAlive && !c.pingSent.IsZero() {
 				c.pingSent = time.Time{}
 				c.keepAlive.Reset(c.cfg.KeepAlive)
@@ -249,29 +257,29 @@ func (c *conn) onPing(h frameHead) error {
 			c.role.pingedLocked(data)
 			return nil
 		}
-		c.putLocked(appendPing(c.outLocked(), true, data))
+		c.putLocked(frame.AppendPing(c.outLocked(), true, data))
 		return c.replyLocked()
 	})
 }
 
-func (c *conn) onGoAway(h frameHead) error {
-	if h.stream != 0 {
+func (c *conn) onGoAway(h frame.Head) error {
+	if h.Stream != 0 {
 		return broken(CodeProtocol, "GOAWAY on a stream")
 	}
-	if h.length < 8 {
+	if h.Length < 8 {
 		return broken(CodeFrameSize, "GOAWAY is too short")
 	}
-	b, err := c.rd.take(8)
+	b, err := c.rd.Take(8)
 	if err != nil {
 		return err
 	}
 	last, code := dependency(b), ErrCode(binary.BigEndian.Uint32(b[4:]))
-	n := min(h.length-8, 128)
-	if b, err = c.rd.take(n); err != nil {
+	n := min(h.Length-8, 128)
+	if b, err = c.rd.Take(n); err != nil {
 		return err
 	}
 	debug := string(b)
-	if err := c.rd.skip(h.length - 8 - n); err != nil {
+	if err := c.rd.Skip(h.Length - 8 - n); err != nil {
 		return err
 	}
 	return c.chargeAnd(nuisanceSettings, func() error {

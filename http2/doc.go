@@ -6,12 +6,10 @@
 //
 //	config.go            what can be tuned: windows, limits, time
 //	errors.go            StreamError, ConnError, Unprocessed
-//	frame.go             the nine bytes of a frame header, and how frames are built
-//	reader.go            frames out of the socket
+//	internal/frame       frames out of a socket, and built
+//	internal/head        header blocks to heads, checked, and back
 //	loop.go, control.go  the frame loop: one goroutine per connection reads, and never waits for anyone else
 //	flood.go             frames that cost us more than they cost the peer, counted
-//	fields.go, decode.go header blocks to heads, checked
-//	encode.go            heads to header blocks
 //	conn.go              what both ends share: settings, streams, GOAWAY, the end
 //	write.go             many streams, one socket: the output buffer, turns, who writes
 //	inflow.go            received data and the windows we grant

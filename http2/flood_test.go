@@ -16,6 +16,7 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/meltemi/meltemi/http2/internal/frame"
 	"github.com/meltemi/meltemi/message"
 )
 
@@ -49,7 +50,7 @@ func attack(t testing.TB, handle func(*ServerStream), tune ...func(*ServerConfig
 	a, b := socketPair(t)
 	s := serveOn(t, b, cfg, handle)
 	r := newRaw(t, a)
-	_, err := io.WriteString(a, Preface)
+	_, err := io.WriteString(a, frame.Preface)
 	must(t, err)
 	must(t, r.WriteSettings())
 	return r, s

@@ -16,119 +16,9 @@ import (
 	xhttp2 "golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/meltemi/meltemi/http2/internal/frame"
 	"github.com/meltemi/meltemi/message"
 )
-
-// The reader and the reference take any bytes apart alike, in whatever pieces
-// they come.
-func FuzzReaderAgreesWithReference(f *testing.F) {
-	f.Add([]byte(nil), uint8(1))
-	f.Add(appendPing(appendReset(nil, 3, CodeCancel), true, pingAlive), uint8(3))
-	f.Add(append(appendFrameHead(nil, 9000, frameData, flagEndStream, 7), make([]byte, 9100)...), uint8(255))
-	f.Fuzz(func(t *testing.T, in []byte, piece uint8) {
-		r := reader{src: &pieces{b: in, n: int(piece) + 1}, idle: func() {}}
-		defer r.release()
-		ref := bytes.NewReader(in)
-		for {
-			h, err := r.head()
-			rh, refErr := xhttp2.ReadFrameHeader(ref)
-			if (err == nil) != (refErr == nil) {
-				t.Fatalf("head: %v, reference %v", err, refErr)
-			}
-			if err != nil {
-				return
-			}
-			if uint32(h.length) != rh.Length || uint8(h.kind) != uint8(rh.Type) || h.flags != uint8(rh.Flags) || h.stream != rh.StreamID {
-				t.Fatalf("head %+v, reference %v", h, rh)
-			}
-			want := make([]byte, h.length)
-			if n, _ := io.ReadFull(ref, want); n < h.length {
-				if err := r.skip(h.length); err != io.ErrUnexpectedEOF {
-					t.Fatalf("a truncated payload: %v", err)
-				}
-				return
-			}
-			var got []byte
-			if h.length <= 100 {
-				b, err := r.take(h.length)
-				if err != nil {
-					t.Fatal(err)
-				}
-				got = b
-			}
-			for len(got) < h.length {
-				b, err := r.part(h.length - len(got))
-				if err != nil {
-					t.Fatal(err)
-				}
-				got = append(got, b...)
-			}
-			if !bytes.Equal(got, want) {
-				t.Fatal("payloads differ")
-			}
-		}
-	})
-}
-
-// pieces gives b in reads of up to n bytes.
-type pieces struct {
-	b []byte
-	n int
-}
-
-func (p *pieces) Read(to []byte) (int, error) {
-	if len(p.b) == 0 {
-		return 0, io.EOF
-	}
-	n := copy(to[:min(len(to), p.n)], p.b)
-	p.b = p.b[n:]
-	return n, nil
-}
-
-// What the encoder writes a textbook decoder reads, whatever is indexed, evicted
-// or resized on the way.
-func FuzzEncoder(f *testing.F) {
-	f.Add("a 1 b 2 a 1 a 1 a 1 :path /x :path /x :path /x")
-	f.Add(strings.Repeat("x-a 1 ", 10) + strings.Repeat("k ", 4000))
-	f.Add("! 0 x-a 1 x-a 1 x-a 1 ! 900 x-a 1 x-a 1 ! 9999 x-a 1")
-	f.Fuzz(func(t *testing.T, script string) {
-		words := strings.Split(script, " ")
-		enc := newEncoder()
-		dec := hpack.NewDecoder(defaultTableSize, nil)
-		for len(words) >= 2 {
-			if words[0] == "!" {
-				n := int(min(len(words[1])*57, 8000))
-				enc.resize(n)
-				dec.SetAllowedMaxDynamicTableSize(uint32(min(n, defaultTableSize)))
-				words = words[2:]
-				continue
-			}
-			block := enc.begin(nil)
-			var want []string
-			for range min(len(words)/2, 1+len(words[0])%7) {
-				if words[0] == "!" {
-					break
-				}
-				block = enc.field(block, words[0], words[1])
-				want = append(want, words[0], words[1])
-				words = words[2:]
-			}
-			fields, err := dec.DecodeFull(block)
-			if err != nil {
-				t.Fatalf("%q: %v", want, err)
-			}
-			_ = dec.Close()
-			for i, h := range fields {
-				if h.Name != want[2*i] || h.Value != want[2*i+1] {
-					t.Fatalf("field %d is %q %q, want %q %q", i, h.Name, h.Value, want[2*i], want[2*i+1])
-				}
-			}
-			if 2*len(fields) != len(want) {
-				t.Fatalf("%d fields, want %d", len(fields), len(want)/2)
-			}
-		}
-	})
-}
 
 // A scripted connection gives what a peer said, then EOF, and swallows the rest.
 type scripted struct {
@@ -230,11 +120,11 @@ func FuzzServer(f *testing.F) {
 	f.Add([]byte("\x02\x01\x05\x05\x06\x00\xff\xff\x07\x00\x04\xff"), false)
 	f.Add([]byte("\x00\x00\x00\x04\x00\x00\x00\x00\x00"), true)
 	f.Fuzz(func(t *testing.T, script []byte, verbatim bool) {
-		in := []byte(Preface)
+		in := []byte(frame.Preface)
 		if verbatim {
 			in = append(in, script...)
 		} else {
-			in = append(appendFrameHead(in, 0, frameSettings, 0, 0), frames(script, false)...)
+			in = append(frame.AppendHead(in, 0, frame.Settings, 0, 0), frames(script, false)...)
 		}
 		nc := &scripted{in: bytes.NewReader(in)}
 		cfg := ServerDefaults()
@@ -268,7 +158,7 @@ func FuzzServer(f *testing.F) {
 func FuzzClient(f *testing.F) {
 	f.Add([]byte("\x00\x01\x05\x00\x03\x01\x10\x04\x05\x01\x00\x00"))
 	f.Fuzz(func(t *testing.T, script []byte) {
-		in := append(appendFrameHead(nil, 0, frameSettings, 0, 0), frames(script, true)...)
+		in := append(frame.AppendHead(nil, 0, frame.Settings, 0, 0), frames(script, true)...)
 		held := &held{scripted: scripted{in: bytes.NewReader(in)}, begin: make(chan struct{})}
 		c, err := NewClientConn(held, ClientDefaults())
 		if err != nil {

@@ -3,6 +3,10 @@
 
 package http2
 
+import (
+	"github.com/meltemi/meltemi/http2/internal/frame"
+)
+
 import "sync"
 
 // An inbox holds what a stream has received and nobody has read. Its pieces are
@@ -140,7 +144,7 @@ func (c *conn) creditLocked(n int) bool {
 	if inc == 0 || c.err != nil {
 		return false
 	}
-	c.putLocked(appendWindowUpdate(c.outLocked(), 0, inc))
+	c.putLocked(frame.AppendWindowUpdate(c.outLocked(), 0, inc))
 	return true
 }
 
@@ -159,6 +163,6 @@ func (c *conn) consumedLocked(s *stream, n int) bool {
 	if s.box.n == 0 {
 		inc += s.flow.grow(c.cfg.MaxStreamWindow)
 	}
-	c.putLocked(appendWindowUpdate(c.outLocked(), s.id, inc))
+	c.putLocked(frame.AppendWindowUpdate(c.outLocked(), s.id, inc))
 	return true
 }

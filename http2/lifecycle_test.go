@@ -14,6 +14,7 @@ import (
 
 	xhttp2 "golang.org/x/net/http2"
 
+	"github.com/meltemi/meltemi/http2/internal/frame"
 	"github.com/meltemi/meltemi/message"
 )
 
@@ -76,10 +77,10 @@ func rawServer(t testing.TB, tune ...func(*ClientConfig)) (*ClientConn, *raw) {
 	must(t, err)
 	t.Cleanup(func() { c.Close(); await(t, c.Done()) })
 	r := newRaw(t, b)
-	preface := make([]byte, len(Preface))
+	preface := make([]byte, len(frame.Preface))
 	_, err = io.ReadFull(b, preface)
 	must(t, err)
-	if string(preface) != Preface {
+	if string(preface) != frame.Preface {
 		t.Fatalf("preface %q", preface)
 	}
 	return c, r
@@ -280,7 +281,7 @@ func TestPrefaces(t *testing.T) {
 	for name, bytes := range map[string]string{
 		"HTTP/1":    "GET / HTTP/1.1\r\n\r\n",
 		"TLS":       "\x16\x03\x01",
-		"truncated": Preface[:10],
+		"truncated": frame.Preface[:10],
 	} {
 		t.Run(name, func(t *testing.T) {
 			checkLeaks(t)

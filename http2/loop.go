@@ -6,21 +6,23 @@ package http2
 import (
 	"errors"
 	"fmt"
+
+	"github.com/meltemi/meltemi/http2/internal/frame"
 )
 
 // readFrames reads until the connection ends. It returns what the socket said,
 // or a ConnError for what the peer did wrong.
 func (c *conn) readFrames() error {
 	for first := true; ; first = false {
-		h, err := c.rd.head()
+		h, err := c.rd.Next()
 		if err != nil {
 			return err
 		}
-		if first && (h.kind != frameSettings || h.has(flagAck)) {
+		if first && (h.Kind != frame.Settings || h.Has(frame.FlagAck)) {
 			return broken(CodeProtocol, "the first frame is not SETTINGS")
 		}
-		if h.length > defaultMaxFrame {
-			return broken(CodeFrameSize, fmt.Sprintf("a frame of %d bytes, allowed are %d", h.length, defaultMaxFrame))
+		if h.Length > frame.MaxSize {
+			return broken(CodeFrameSize, fmt.Sprintf("a frame of %d bytes, allowed are %d", h.Length, frame.MaxSize))
 		}
 		if err = c.frame(h); err == nil {
 			continue
@@ -47,27 +49,27 @@ func brokenStream(id uint32, code ErrCode, reason string) StreamError {
 }
 
 // frame handles one frame, its payload included.
-func (c *conn) frame(h frameHead) error {
-	switch h.kind {
-	case frameData:
+func (c *conn) frame(h frame.Head) error {
+	switch h.Kind {
+	case frame.Data:
 		return c.onData(h)
-	case frameHeaders:
+	case frame.Headers:
 		return c.onHeaders(h)
-	case framePriority:
+	case frame.Priority:
 		return c.onPriority(h)
-	case frameReset:
+	case frame.Reset:
 		return c.onReset(h)
-	case frameSettings:
+	case frame.Settings:
 		return c.onSettings(h)
-	case framePing:
+	case frame.Ping:
 		return c.onPing(h)
-	case frameGoAway:
+	case frame.GoAway:
 		return c.onGoAway(h)
-	case frameWindowUpdate:
+	case frame.WindowUpdate:
 		return c.onWindowUpdate(h)
-	case framePushPromise:
+	case frame.PushPromise:
 		return broken(CodeProtocol, "PUSH_PROMISE, which we have not allowed")
-	case frameContinuation:
+	case frame.Continuation:
 		return broken(CodeProtocol, "CONTINUATION without a header block to continue")
 	}
 	// Unknown frames are ignored (RFC 9113 section 4.1).
@@ -77,7 +79,7 @@ func (c *conn) frame(h frameHead) error {
 	if err != nil {
 		return err
 	}
-	return c.rd.skip(h.length)
+	return c.rd.Skip(h.Length)
 }
 
 // streamFault resets a stream whose peer broke a rule. Making us reset is as
@@ -90,7 +92,7 @@ func (c *conn) streamFault(se StreamError) error {
 		s.discardLocked()
 	} else {
 		c.recent.endByUs(se.Stream)
-		c.putLocked(appendReset(c.outLocked(), se.Stream, se.Code))
+		c.putLocked(frame.AppendReset(c.outLocked(), se.Stream, uint32(se.Code)))
 		c.cfg.Counters.ResetsSent.Add(1)
 	}
 	if se.Code == CodeStreamClosed {
@@ -114,14 +116,14 @@ func (c *conn) replyLocked() error {
 
 // padding reads the pad length of a padded frame whose payload has n bytes left,
 // and returns n without it and the length of the padding.
-func (c *conn) padding(h frameHead, n int) (rest, pad int, err error) {
-	if !h.has(flagPadded) {
+func (c *conn) padding(h frame.Head, n int) (rest, pad int, err error) {
+	if !h.Has(frame.FlagPadded) {
 		return n, 0, nil
 	}
 	if n < 1 {
 		return 0, 0, broken(CodeFrameSize, "a padded frame without a pad length")
 	}
-	b, err := c.rd.take(1)
+	b, err := c.rd.Take(1)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -132,11 +134,11 @@ func (c *conn) padding(h frameHead, n int) (rest, pad int, err error) {
 	return n - 1 - pad, pad, nil
 }
 
-func (c *conn) onData(h frameHead) error {
-	if h.stream == 0 {
+func (c *conn) onData(h frame.Head) error {
+	if h.Stream == 0 {
 		return broken(CodeProtocol, "DATA on stream 0")
 	}
-	n, pad, err := c.padding(h, h.length)
+	n, pad, err := c.padding(h, h.Length)
 	if err != nil {
 		return err
 	}
@@ -147,17 +149,17 @@ func (c *conn) onData(h frameHead) error {
 		return fault
 	}
 	for left := n; left > 0; {
-		if c.rd.r == c.rd.w { // reading may wait
+		if c.rd.Buffered() == 0 { // reading may wait
 			if s != nil {
 				s.rcond.Signal()
 			}
 			c.mu.Unlock()
-			if _, err := c.rd.need(1); err != nil {
-				return midFrame(err)
+			if err := c.rd.Wait(); err != nil {
+				return err
 			}
 			c.mu.Lock()
 		}
-		part, _ := c.rd.part(left) // there is some
+		part, _ := c.rd.Part(left) // there is some
 		left -= len(part)
 		if s != nil && s.err == nil {
 			s.box.write(part)
@@ -166,18 +168,18 @@ func (c *conn) onData(h frameHead) error {
 		}
 	}
 	if s != nil && s.err == nil {
-		if h.has(flagEndStream) {
+		if h.Has(frame.FlagEndStream) {
 			s.endReceiveLocked()
-		} else if c.paddedLocked(s, h.length-n) {
+		} else if c.paddedLocked(s, h.Length-n) {
 			c.debt = true
 		}
 		s.rcond.Signal()
 	}
-	if c.creditLocked(h.length - n) {
+	if c.creditLocked(h.Length - n) {
 		c.debt = true
 	}
 	c.unlock()
-	if err := c.rd.skip(pad); err != nil {
+	if err := c.rd.Skip(pad); err != nil {
 		return err
 	}
 	return fault
@@ -190,41 +192,41 @@ func (c *conn) paddedLocked(s *stream, n int) bool {
 	}
 	inc := s.flow.credit(n)
 	if inc > 0 {
-		c.putLocked(appendWindowUpdate(c.outLocked(), s.id, inc))
+		c.putLocked(frame.AppendWindowUpdate(c.outLocked(), s.id, inc))
 	}
 	return inc > 0
 }
 
 // admitDataLocked checks a DATA frame with n bytes that are not padding. It
 // returns the stream to give them to; nil if they are to be dropped.
-func (c *conn) admitDataLocked(h frameHead, n int) (*stream, error) {
-	if !c.in.receive(h.length) {
+func (c *conn) admitDataLocked(h frame.Head, n int) (*stream, error) {
+	if !c.in.receive(h.Length) {
 		return nil, broken(CodeFlowControl, "DATA beyond the connection's window")
 	}
-	end := h.has(flagEndStream)
+	end := h.Has(frame.FlagEndStream)
 	if n > 0 || end {
 		c.flood.empty = 0
 		c.flood.work++
 	} else if c.flood.empty++; c.flood.empty > c.cfg.Limits.EmptyData {
 		return nil, flooding("EmptyData", fmt.Sprintf("%d DATA frames in a row without data", c.flood.empty))
 	}
-	s := c.streams[h.stream]
+	s := c.streams[h.Stream]
 	if s == nil {
-		return nil, c.strayLocked(h.stream, "DATA")
+		return nil, c.strayLocked(h.Stream, "DATA")
 	}
 	if s.recvEnd {
-		return nil, brokenStream(h.stream, CodeStreamClosed, "DATA after END_STREAM")
+		return nil, brokenStream(h.Stream, CodeStreamClosed, "DATA after END_STREAM")
 	}
 	if s.cs != nil && !s.cs.headSeen {
-		return nil, brokenStream(h.stream, CodeProtocol, "DATA before the head of the response")
+		return nil, brokenStream(h.Stream, CodeProtocol, "DATA before the head of the response")
 	}
-	if !s.flow.receive(h.length) {
-		return nil, brokenStream(h.stream, CodeFlowControl, "DATA beyond the stream's window")
+	if !s.flow.receive(h.Length) {
+		return nil, brokenStream(h.Stream, CodeFlowControl, "DATA beyond the stream's window")
 	}
 	s.got += int64(n)
 	if s.want >= 0 && (s.got > s.want || end && s.got != s.want) {
 		c.cfg.Counters.Malformed.Add(1)
-		return nil, brokenStream(h.stream, CodeProtocol, fmt.Sprintf("content-length is %d, the body differs", s.want))
+		return nil, brokenStream(h.Stream, CodeProtocol, fmt.Sprintf("content-length is %d, the body differs", s.want))
 	}
 	return s, nil
 }
@@ -244,81 +246,81 @@ func (c *conn) strayLocked(id uint32, what string) error {
 	return brokenStream(id, CodeStreamClosed, what+" on a stream that has ended")
 }
 
-func (c *conn) onHeaders(h frameHead) error {
-	if h.stream == 0 {
+func (c *conn) onHeaders(h frame.Head) error {
+	if h.Stream == 0 {
 		return broken(CodeProtocol, "HEADERS on stream 0")
 	}
-	n, pad, err := c.padding(h, h.length)
+	n, pad, err := c.padding(h, h.Length)
 	if err != nil {
 		return err
 	}
 	selfish := false
-	if h.has(flagPriority) {
+	if h.Has(frame.FlagPriority) {
 		if n < 5 {
 			return broken(CodeFrameSize, "HEADERS too short for its priority")
 		}
-		b, err := c.rd.take(5)
+		b, err := c.rd.Take(5)
 		if err != nil {
 			return err
 		}
-		selfish = dependency(b) == h.stream
+		selfish = dependency(b) == h.Stream
 		n -= 5
 	}
-	c.blk.begin()
+	c.blk.Begin()
+	c.blockBytes, c.blockFrames = 0, 0
 	if err := c.feed(n); err != nil {
 		return err
 	}
-	if err := c.rd.skip(pad); err != nil {
+	if err := c.rd.Skip(pad); err != nil {
 		return err
 	}
-	for ended := h.has(flagEndHeaders); !ended; {
-		if ended, err = c.continuation(h.stream); err != nil {
+	for ended := h.Has(frame.FlagEndHeaders); !ended; {
+		if ended, err = c.continuation(h.Stream); err != nil {
 			return err
 		}
 	}
-	if err := c.blk.dec.Close(); err != nil {
+	if err := c.blk.End(); err != nil {
 		return broken(CodeCompression, err.Error())
 	}
-	if c.blk.large {
+	if c.blk.TooLarge() {
 		c.cfg.Counters.HeadersTooLarge.Add(1)
 	}
 	if selfish {
-		c.blk.bad = "a stream that depends on itself"
+		c.blk.Reject("a stream that depends on itself")
 	}
-	return c.role.head(h.stream, h.has(flagEndStream))
+	return c.role.head(h.Stream, h.Has(frame.FlagEndStream))
 }
 
 func (c *conn) continuation(stream uint32) (ended bool, err error) {
-	h, err := c.rd.head()
+	h, err := c.rd.Next()
 	if err != nil {
-		return false, midFrame(err)
+		return false, err
 	}
 	switch {
-	case h.kind != frameContinuation || h.stream != stream:
+	case h.Kind != frame.Continuation || h.Stream != stream:
 		return false, broken(CodeProtocol, "a header block was not continued")
-	case h.length > defaultMaxFrame:
+	case h.Length > frame.MaxSize:
 		return false, broken(CodeFrameSize, "CONTINUATION is too large")
 	}
-	return h.has(flagEndHeaders), c.feed(h.length)
+	return h.Has(frame.FlagEndHeaders), c.feed(h.Length)
 }
 
 // feed gives the decoder n bytes of a header block.
 func (c *conn) feed(n int) error {
-	b := c.blk
-	b.wire += n
-	b.frames++
-	if b.wire > c.cfg.Limits.BlockBytes {
+	c.blockBytes += n
+	c.blockFrames++
+	if c.blockBytes > c.cfg.Limits.BlockBytes {
 		return flooding("BlockBytes", fmt.Sprintf("a header block of more than %d bytes", c.cfg.Limits.BlockBytes))
 	}
-	if b.frames > c.cfg.Limits.BlockFrames {
+	if c.blockFrames > c.cfg.Limits.BlockFrames {
 		return flooding("BlockFrames", fmt.Sprintf("a header block of more than %d frames", c.cfg.Limits.BlockFrames))
 	}
 	for n > 0 {
-		part, err := c.rd.part(n)
+		part, err := c.rd.Part(n)
 		if err != nil {
 			return err
 		}
-		if _, err := b.dec.Write(part); err != nil {
+		if _, err := c.blk.Write(part); err != nil {
 			return broken(CodeCompression, err.Error())
 		}
 		n -= len(part)

@@ -9,6 +9,8 @@ import (
 	"net"
 	"time"
 
+	"github.com/meltemi/meltemi/http2/internal/frame"
+	"github.com/meltemi/meltemi/http2/internal/head"
 	"github.com/meltemi/meltemi/message"
 )
 
@@ -49,6 +51,7 @@ func NewServer(nc net.Conn, cfg ServerConfig, handle func(*ServerStream)) *Serve
 	s := &Server{cfg: cfg, handle: handle}
 	s.init(nc, cfg.Config, s)
 	s.handed = math.MaxUint32 // Unprocessed is for clients
+	s.greetLocked(s.settings())
 	return s
 }
 
@@ -57,11 +60,9 @@ func NewServer(nc net.Conn, cfg ServerConfig, handle func(*ServerStream)) *Serve
 // It returns nil if the client hung up between requests, or we drained; otherwise
 // a ConnError.
 func (s *Server) Serve(preRead []byte) error {
-	s.rd.pre = preRead
-	s.mu.Lock()
-	s.greetLocked(s.settings())
-	s.kickLocked()
-	s.mu.Unlock()
+	s.rd.Pre = preRead
+	s.beginKeepAlive()
+	s.debt = true
 	err := s.readPreface()
 	if err == nil {
 		err = s.readFrames()
@@ -72,11 +73,11 @@ func (s *Server) Serve(preRead []byte) error {
 }
 
 func (s *Server) settings() []byte {
-	b := appendSetting(nil, settingMaxStreams, s.cfg.MaxStreams)
-	b = appendSetting(b, settingInitialWindow, s.cfg.StreamWindow)
-	b = appendSetting(b, settingMaxHeaderListSize, s.cfg.Limits.HeaderBytes)
+	b := frame.AppendSetting(nil, frame.SettingMaxStreams, s.cfg.MaxStreams)
+	b = frame.AppendSetting(b, frame.SettingInitialWindow, s.cfg.StreamWindow)
+	b = frame.AppendSetting(b, frame.SettingMaxHeaderListSize, s.cfg.Limits.HeaderBytes)
 	if s.cfg.ExtendedConnect {
-		b = appendSetting(b, settingEnableConnect, 1)
+		b = frame.AppendSetting(b, frame.SettingEnableConnect, 1)
 	}
 	return b
 }
@@ -85,8 +86,8 @@ func (s *Server) settings() []byte {
 // may send fewer than we would wait for.
 func (s *Server) readPreface() error {
 	_ = s.nc.SetReadDeadline(time.Now().Add(s.cfg.PrefaceTimeout))
-	for n := 1; n <= len(Preface); n++ {
-		b, err := s.rd.need(n)
+	for n := 1; n <= len(frame.Preface); n++ {
+		b, err := s.rd.Peek(n)
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
 			return broken(CodeProtocol, "the client has sent no HTTP/2 preface in time")
@@ -94,11 +95,11 @@ func (s *Server) readPreface() error {
 		if err != nil {
 			return err
 		}
-		if b[n-1] != Preface[n-1] {
+		if b[n-1] != frame.Preface[n-1] {
 			return broken(CodeProtocol, "the client does not speak HTTP/2: its preface is wrong")
 		}
 	}
-	s.rd.r += len(Preface)
+	s.rd.Discard(len(frame.Preface))
 	s.mu.Lock()
 	if !s.closing && !s.closed {
 		_ = s.nc.SetReadDeadline(time.Time{})
@@ -134,24 +135,24 @@ func (s *Server) Drain() {
 	s.draining = true
 	// Streams may be on their way: the first GOAWAY forbids none of them. The
 	// answer to the PING tells that the client has seen it (RFC 9113 section 6.8).
-	b := appendGoAway(s.outLocked(), largestStream, CodeNo, "")
-	s.putLocked(appendPing(b, false, pingDrain))
+	b := frame.AppendGoAway(s.outLocked(), frame.LargestStream, uint32(CodeNo), "")
+	s.putLocked(frame.AppendPing(b, false, pingDrain))
 	s.kickLocked()
 	s.drain = time.AfterFunc(s.cfg.DrainPing, func() { s.pinged(pingDrain) })
 }
 
-func (s *Server) pinged(data [pingLen]byte) {
+func (s *Server) pinged(data [frame.PingLen]byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pingedLocked(data)
 }
 
-func (s *Server) pingedLocked(data [pingLen]byte) {
+func (s *Server) pingedLocked(data [frame.PingLen]byte) {
 	if data != pingDrain || !s.draining || s.lastly || s.err != nil {
 		return
 	}
 	s.lastly = true
-	s.putLocked(appendGoAway(s.outLocked(), s.recent.highest, CodeNo, ""))
+	s.putLocked(frame.AppendGoAway(s.outLocked(), s.recent.highest, uint32(CodeNo), ""))
 	s.kickLocked()
 	s.closeIfDrainedLocked()
 }
@@ -209,7 +210,7 @@ func (s *Server) head(id uint32, end bool) error {
 	s.flood.opened++
 	s.flood.work++
 	switch {
-	case s.blk.large && s.blk.bad == "":
+	case s.blk.TooLarge() && !s.blk.Malformed():
 		return s.tooLargeLocked(id, end)
 	case s.active >= s.cfg.MaxStreams:
 		s.cfg.Counters.StreamsRefused.Add(1)
@@ -220,19 +221,20 @@ func (s *Server) head(id uint32, end bool) error {
 
 func (s *Server) beginLocked(id uint32, end bool) error {
 	st := &ServerStream{}
-	if reason := s.blk.request(&st.req, end, s.cfg.ExtendedConnect); reason != "" {
+	if reason := s.blk.Request(&st.req, end, s.cfg.ExtendedConnect); reason != "" {
 		s.cfg.Counters.Malformed.Add(1)
 		return brokenStream(id, CodeProtocol, reason)
 	}
-	st.list = s.blk.takeList()
+	st.list = s.blk.TakeList()
 	st.initLocked(&s.conn, id)
 	st.recvEnd = end
 	if st.req.Method != "CONNECT" {
-		st.want = s.blk.length
+		st.want = s.blk.Length()
 	}
 	s.streams[id] = &st.stream
 	s.active++
 	s.touched = time.Now()
+	st.begun = s.touched
 	if n := len(s.parked); n > 0 {
 		ch := s.parked[n-1]
 		s.parked = s.parked[:n-1]
@@ -260,10 +262,10 @@ func (s *Server) tooLargeLocked(id uint32, end bool) error {
 	var h message.Header
 	h.Add("content-length", "0")
 	at := len(s.outLocked())
-	s.putHeadLocked(&st, at, s.encoderLocked().response(reserveHead(s.out), 431, &h, false), true)
+	s.putHeadLocked(&st, at, s.encoderLocked().Response(reserveHead(s.out), 431, &h, false), true)
 	if !end {
 		s.recent.endByUs(id)
-		s.putLocked(appendReset(s.outLocked(), id, CodeNo))
+		s.putLocked(frame.AppendReset(s.outLocked(), id, uint32(CodeNo)))
 		if err := s.flood.charge(nuisanceReset, &s.cfg.Limits); err != nil {
 			return err
 		}
@@ -304,7 +306,7 @@ func (s *Server) done(st *ServerStream, ch chan *ServerStream) bool {
 	list := st.list
 	*list = st.req.Header // it may have grown
 	st.list, st.req = nil, message.Request{}
-	releaseHeader(list)
+	head.Release(list)
 	s.active--
 	s.touched = time.Now()
 	s.closeIfDrainedLocked()
@@ -323,8 +325,8 @@ func (s *Server) removedLocked(*stream) {}
 
 func (s *Server) settingsLocked() {}
 
-func (s *Server) settingLocked(id setting, v int) bool {
-	return id != settingEnablePush || v <= 1
+func (s *Server) settingLocked(id frame.Setting, v int) bool {
+	return id != frame.SettingEnablePush || v <= 1
 }
 
 func (s *Server) goAwayLocked(uint32, ErrCode, string) {} // it will hang up
@@ -346,13 +348,13 @@ func (s *ServerStream) Request() *message.Request { return &s.req }
 func (s *ServerStream) WriteHead(resp *message.Response, end bool) error {
 	status := resp.Status
 	upgrade := s.req.Protocol != "" && (status == 101 || status/100 == 2)
-	if upgrade {
+	if upgrade && status == 101 {
 		status = 200
 	}
 	if status < 100 || status > 999 || status == 101 || status < 200 && end {
 		return errMisuse("WriteHead: this status cannot be sent here")
 	}
-	if err := checkFields(&resp.Header); err != nil {
+	if err := head.CheckFields(&resp.Header); err != nil {
 		return err
 	}
 	c := s.c
@@ -366,7 +368,7 @@ func (s *ServerStream) WriteHead(resp *message.Response, end bool) error {
 	}
 	at := len(c.outLocked())
 	s.headSent = status >= 200
-	c.putHeadLocked(&s.stream, at, c.encoderLocked().response(reserveHead(c.out), status, &resp.Header, upgrade), end)
+	c.putHeadLocked(&s.stream, at, c.encoderLocked().Response(reserveHead(c.out), status, &resp.Header, upgrade), end)
 	if end || status < 200 {
 		c.flushLocked()
 	}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/meltemi/meltemi/http2/internal/frame"
+	"github.com/meltemi/meltemi/http2/internal/head"
 	"github.com/meltemi/meltemi/message"
 )
 
@@ -44,6 +46,7 @@ type stream struct {
 	prev     *stream
 
 	onReset func()
+	begun   time.Time // of a server's stream
 }
 
 var (
@@ -151,7 +154,7 @@ func (s *stream) Finish(trailer *message.Header) error {
 		_, err := s.send(nil, true, true)
 		return err
 	}
-	if err := checkFields(trailer); err != nil {
+	if err := head.CheckFields(trailer); err != nil {
 		return err
 	}
 	c := s.c
@@ -164,7 +167,7 @@ func (s *stream) Finish(trailer *message.Header) error {
 		return errMisuse("Finish: trailers after the end")
 	}
 	at := len(c.outLocked())
-	c.putHeadLocked(s, at, c.encoderLocked().trailer(reserveHead(c.out), trailer), true)
+	c.putHeadLocked(s, at, c.encoderLocked().Trailer(reserveHead(c.out), trailer), true)
 	c.flushLocked()
 	return nil
 }
@@ -229,7 +232,7 @@ func (s *stream) passLocked() bool {
 		return false
 	}
 	if c.first == nil && len(c.out) < outSize {
-		if n := len(s.wdata); n == 0 || n <= min(s.sendWin, c.sendWin, defaultMaxFrame) {
+		if n := len(s.wdata); n == 0 || n <= min(s.sendWin, c.sendWin, frame.MaxSize) {
 			s.putAllLocked()
 			return true
 		}
@@ -270,7 +273,7 @@ func (s *stream) roomLocked() error {
 
 // reserveHead appends the place of a HEADERS frame's head; putHeadLocked fills it in.
 func reserveHead(b []byte) []byte {
-	return appendFrameHead(b, 0, frameHeaders, 0, 0)
+	return frame.AppendHead(b, 0, frame.Headers, 0, 0)
 }
 
 // putHeadLocked makes frames of the block that begins, behind a reserved frame
@@ -278,21 +281,21 @@ func reserveHead(b []byte) []byte {
 func (c *conn) putHeadLocked(s *stream, at int, b []byte, end bool) {
 	var flags uint8
 	if end {
-		flags = flagEndStream
+		flags = frame.FlagEndStream
 	}
-	block := b[at+frameHeadLen:]
-	if len(block) <= defaultMaxFrame {
-		appendFrameHead(b[:at], len(block), frameHeaders, flags|flagEndHeaders, s.id)
+	block := b[at+frame.HeadLen:]
+	if len(block) <= frame.MaxSize {
+		frame.AppendHead(b[:at], len(block), frame.Headers, flags|frame.FlagEndHeaders, s.id)
 	} else {
 		block = append([]byte(nil), block...)
-		b = appendFrameHead(b[:at], defaultMaxFrame, frameHeaders, flags, s.id)
-		b = append(b, block[:defaultMaxFrame]...)
-		for block = block[defaultMaxFrame:]; len(block) > 0; {
-			n, last := min(len(block), defaultMaxFrame), uint8(0)
+		b = frame.AppendHead(b[:at], frame.MaxSize, frame.Headers, flags, s.id)
+		b = append(b, block[:frame.MaxSize]...)
+		for block = block[frame.MaxSize:]; len(block) > 0; {
+			n, last := min(len(block), frame.MaxSize), uint8(0)
 			if n == len(block) {
-				last = flagEndHeaders
+				last = frame.FlagEndHeaders
 			}
-			b = append(appendFrameHead(b, n, frameContinuation, last, s.id), block[:n]...)
+			b = append(frame.AppendHead(b, n, frame.Continuation, last, s.id), block[:n]...)
 			block = block[n:]
 		}
 	}
@@ -305,10 +308,10 @@ func (c *conn) putHeadLocked(s *stream, at int, b []byte, end bool) {
 }
 
 // encoderLocked returns the connection's encoder, which quiet connections do without.
-func (c *conn) encoderLocked() *encoder {
+func (c *conn) encoderLocked() *head.Encoder {
 	if c.enc == nil {
-		c.enc = newEncoder()
-		c.enc.resize(c.tableSize)
+		c.enc = head.NewEncoder()
+		c.enc.Resize(c.tableSize)
 	}
 	return c.enc
 }
@@ -402,7 +405,7 @@ func (s *stream) retireLocked() {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
-	releaseHeader(s.trailer)
+	head.Release(s.trailer)
 	s.trailer = nil
 	s.discardLocked()
 }
@@ -410,9 +413,9 @@ func (s *stream) retireLocked() {
 // takeTrailerLocked ends the peer's side with the trailer section in the block.
 func (s *stream) takeTrailerLocked() error {
 	c := s.c
-	reason := c.blk.trailer()
+	reason := c.blk.Trailer()
 	switch {
-	case reason == "" && c.blk.large:
+	case reason == "" && c.blk.TooLarge():
 		return brokenStream(s.id, CodeEnhanceYourCalm, "the trailer section is too large")
 	case reason == "" && s.want >= 0 && s.got != s.want:
 		reason = "content-length differs from the body"
@@ -421,7 +424,7 @@ func (s *stream) takeTrailerLocked() error {
 		c.cfg.Counters.Malformed.Add(1)
 		return brokenStream(s.id, CodeProtocol, reason)
 	}
-	s.trailer = c.blk.takeList()
+	s.trailer = c.blk.TakeList()
 	s.endReceiveLocked()
 	return nil
 }

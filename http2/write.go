@@ -7,11 +7,14 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/meltemi/meltemi/http2/internal/frame"
 )
 
 // Tuning of the output.
 const (
 	outSize  = 64 << 10 // of the buffer that streams put frames into
+	outMost  = 1 << 20  // with what does not wait for room: control frames
 	flushAt  = 32 << 10 // sent though nobody asked for it
 	slowCall = time.Millisecond
 )
@@ -64,19 +67,19 @@ func (c *conn) putLocked(b []byte) {
 func (c *conn) putDataLocked(s *stream, p []byte, end bool) {
 	var flags uint8
 	if end {
-		flags = flagEndStream
+		flags = frame.FlagEndStream
 		s.sendEnd = true
 	}
 	c.outLocked()
 	if c.tail == s {
-		if n := len(c.out) - c.tailAt - frameHeadLen + len(p); n <= defaultMaxFrame {
+		if n := len(c.out) - c.tailAt - frame.HeadLen + len(p); n <= frame.MaxSize {
 			c.out = append(c.out, p...)
-			patchFrame(c.out[c.tailAt:], n, flags)
+			frame.Patch(c.out[c.tailAt:], n, flags)
 			return
 		}
 	}
 	c.tail, c.tailAt = s, len(c.out)
-	c.out = append(appendFrameHead(c.out, len(p), frameData, flags, s.id), p...)
+	c.out = append(frame.AppendHead(c.out, len(p), frame.Data, flags, s.id), p...)
 	c.flood.work++
 }
 
@@ -89,7 +92,7 @@ func (c *conn) pumpLocked() {
 	}
 	for c.first != nil && len(c.out) < room {
 		s := c.first
-		n := max(0, min(len(s.wdata), s.sendWin, c.sendWin, defaultMaxFrame))
+		n := max(0, min(len(s.wdata), s.sendWin, c.sendWin, frame.MaxSize))
 		if n == 0 && len(s.wdata) > 0 {
 			if c.sendWin <= 0 {
 				return
@@ -168,6 +171,11 @@ func (c *conn) flushLocked() bool {
 // kickLocked is flushLocked for those who must not wait, as the reader: if it
 // waited for the peer to read, and the peer for us, both would for ever.
 func (c *conn) kickLocked() {
+	if len(c.out) > outMost && c.writing {
+		c.lostLocked(flooding("Replies", "the peer makes us write and does not read"))
+		c.closeSocketLocked()
+		return
+	}
 	if !c.writing && !c.closed && (len(c.out) > 0 || c.closing && !c.halfClosed) {
 		c.writing = true
 		go c.send()

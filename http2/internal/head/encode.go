@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package http2
+package head
 
 import (
 	"hash/maphash"
@@ -9,12 +9,12 @@ import (
 	"unsafe"
 )
 
-// An encoder writes header blocks (RFC 7541). It differs from a textbook one in
+// An Encoder writes header blocks (RFC 7541). It differs from a textbook one in
 // what it puts into the dynamic table: a field it has seen before. Dates and
 // request ids so never push out what repeats, a field that never repeats is
 // never copied, and strings that belong to a codec's buffer are not kept.
 // Strings are not Huffman-coded: between two proxies, time is dearer than bytes.
-type encoder struct {
+type Encoder struct {
 	seed    maphash.Seed
 	max     int // size of the dynamic table, as the peer last heard from us
 	allowed int // what the peer allows now
@@ -38,28 +38,32 @@ type entry struct {
 
 func (e *entry) size() int { return len(e.name) + len(e.value) + 32 }
 
+// DefaultTable is the size of the dynamic tables, in bytes, unless the peer
+// allows less.
+const DefaultTable = 4096
+
 // The peer's table may hold more entries than we remember; those are older than
 // ours, so that our indexes are right and the peer evicts them first.
 const (
 	maxEntries = 64
 	slots      = 2 * maxEntries
-	worthTable = defaultTableSize / 4 // larger fields would push out too much
+	worthTable = DefaultTable / 4 // larger fields would push out too much
 )
 
-func newEncoder() *encoder {
-	return &encoder{seed: maphash.MakeSeed(), max: defaultTableSize, allowed: defaultTableSize, lowest: defaultTableSize}
+func NewEncoder() *Encoder {
+	return &Encoder{seed: maphash.MakeSeed(), max: DefaultTable, allowed: DefaultTable, lowest: DefaultTable}
 }
 
-// resize follows the peer's SETTINGS_HEADER_TABLE_SIZE.
-func (e *encoder) resize(n int) {
-	e.allowed = min(n, defaultTableSize)
+// Resize follows the peer's SETTINGS_HEADER_TABLE_SIZE.
+func (e *Encoder) Resize(n int) {
+	e.allowed = min(n, DefaultTable)
 	e.lowest = min(e.lowest, e.allowed)
 }
 
 // begin starts a header block. If the table was made smaller and larger again,
 // the larger size is for the next block: RFC 7541 section 4.2 wants two updates
 // in a row, and Go's decoder refuses the second.
-func (e *encoder) begin(b []byte) []byte {
+func (e *Encoder) begin(b []byte) []byte {
 	size := e.allowed
 	if e.lowest < e.max {
 		size = e.lowest
@@ -74,7 +78,7 @@ func (e *encoder) begin(b []byte) []byte {
 }
 
 // field appends one field; name is in lower case. Neither string is kept.
-func (e *encoder) field(b []byte, name, value string) []byte {
+func (e *Encoder) field(b []byte, name, value string) []byte {
 	index, whole := staticIndex(name, value)
 	if whole {
 		return appendInt(b, 0x80, 7, index)
@@ -104,7 +108,7 @@ func (e *encoder) field(b []byte, name, value string) []byte {
 	return b
 }
 
-func (e *encoder) nameIndex(static int, name string) int {
+func (e *Encoder) nameIndex(static int, name string) int {
 	if static > 0 {
 		return static
 	}
@@ -115,14 +119,14 @@ func (e *encoder) nameIndex(static int, name string) int {
 }
 
 // live turns a slot's content into an entry's number.
-func (e *encoder) live(slot uint32) (uint32, bool) {
+func (e *Encoder) live(slot uint32) (uint32, bool) {
 	n := slot - 1
 	return n, slot != 0 && n-e.first < e.next-e.first
 }
 
-func (e *encoder) tableIndex(n uint32) int { return staticEntries + int(e.next-n) }
+func (e *Encoder) tableIndex(n uint32) int { return staticEntries + int(e.next-n) }
 
-func (e *encoder) insert(f entry, hn, h uint64) {
+func (e *Encoder) insert(f entry, hn, h uint64) {
 	e.evict(f.size())
 	e.entries[e.next%maxEntries] = f
 	e.size += f.size()
@@ -131,7 +135,7 @@ func (e *encoder) insert(f entry, hn, h uint64) {
 }
 
 // evict makes room for n bytes.
-func (e *encoder) evict(n int) {
+func (e *Encoder) evict(n int) {
 	for e.first != e.next && (e.size+n > e.max || n > 0 && e.next-e.first == maxEntries) {
 		old := &e.entries[e.first%maxEntries]
 		e.size -= old.size()
@@ -141,7 +145,7 @@ func (e *encoder) evict(n int) {
 }
 
 // lowerName returns name in lower case; valid until the next call.
-func (e *encoder) lowerName(name string) string {
+func (e *Encoder) lowerName(name string) string {
 	i := 0
 	for i < len(name) && (name[i] < 'A' || name[i] > 'Z') {
 		i++

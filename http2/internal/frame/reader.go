@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package http2
+package frame
 
 import (
 	"io"
@@ -20,31 +20,32 @@ var (
 	largeReads = sync.Pool{New: func() any { return new([largeRead]byte) }}
 )
 
-// A reader takes frames apart. Payloads need not fit the buffer: they are taken
+// A Reader takes frames apart. Payloads need not fit the buffer: they are taken
 // in parts.
-type reader struct {
-	src   io.Reader
-	pre   []byte // read by the caller before we began
-	idle  func() // called before a read that may wait
+type Reader struct {
+	Src  io.Reader
+	Pre  []byte // read by the caller before we began
+	Idle func() // called before a read that may wait
+
 	buf   []byte
 	r, w  int // buf[r:w] is unread
 	quiet int
 }
 
-// head returns the next frame's head; io.EOF if the connection ended before it.
-func (r *reader) head() (frameHead, error) {
-	b, err := r.need(frameHeadLen)
+// Next returns the next frame's head; io.EOF if the connection ended before it.
+func (r *Reader) Next() (Head, error) {
+	b, err := r.Peek(HeadLen)
 	if err != nil {
-		return frameHead{}, err
+		return Head{}, err
 	}
-	h := parseFrameHead(b)
-	r.r += frameHeadLen
+	h := Parse(b)
+	r.r += HeadLen
 	return h, nil
 }
 
-// need returns the next n ≤ smallRead bytes without taking them; io.EOF if there
+// Peek returns the next n ≤ smallRead bytes without taking them; io.EOF if there
 // is none, io.ErrUnexpectedEOF if there are fewer.
-func (r *reader) need(n int) ([]byte, error) {
+func (r *Reader) Peek(n int) ([]byte, error) {
 	for r.w-r.r < n {
 		if err := r.fill(n); err != nil {
 			if err == io.EOF && r.w > r.r {
@@ -56,9 +57,9 @@ func (r *reader) need(n int) ([]byte, error) {
 	return r.buf[r.r : r.r+n], nil
 }
 
-// take returns the next n ≤ smallRead bytes of a payload; valid until the next call.
-func (r *reader) take(n int) ([]byte, error) {
-	b, err := r.need(n)
+// Take returns the next n ≤ smallRead bytes of a payload; valid until the next call.
+func (r *Reader) Take(n int) ([]byte, error) {
+	b, err := r.Peek(n)
 	if err != nil {
 		return nil, midFrame(err)
 	}
@@ -66,12 +67,10 @@ func (r *reader) take(n int) ([]byte, error) {
 	return b, nil
 }
 
-// part returns 1 to n bytes of a payload; valid until the next call.
-func (r *reader) part(n int) ([]byte, error) {
-	if r.r == r.w {
-		if _, err := r.need(1); err != nil {
-			return nil, midFrame(err)
-		}
+// Part returns 1 to n bytes of a payload; valid until the next call.
+func (r *Reader) Part(n int) ([]byte, error) {
+	if err := r.Wait(); err != nil {
+		return nil, err
 	}
 	n = min(n, r.w-r.r)
 	b := r.buf[r.r : r.r+n]
@@ -79,10 +78,16 @@ func (r *reader) part(n int) ([]byte, error) {
 	return b, nil
 }
 
-// skip drops n bytes of a payload.
-func (r *reader) skip(n int) error {
+// Wait waits until Part has something without waiting.
+func (r *Reader) Wait() error {
+	_, err := r.Peek(1)
+	return midFrame(err)
+}
+
+// Skip drops n bytes of a payload.
+func (r *Reader) Skip(n int) error {
 	for n > 0 {
-		b, err := r.part(n)
+		b, err := r.Part(n)
 		if err != nil {
 			return err
 		}
@@ -92,7 +97,7 @@ func (r *reader) skip(n int) error {
 }
 
 // fill reads once more, so that n bytes from r on will fit.
-func (r *reader) fill(n int) error {
+func (r *Reader) fill(n int) error {
 	if r.r == r.w {
 		r.resize(r.w == len(r.buf))
 		r.r, r.w = 0, 0
@@ -100,14 +105,14 @@ func (r *reader) fill(n int) error {
 		r.w = copy(r.buf, r.buf[r.r:r.w])
 		r.r = 0
 	}
-	if len(r.pre) > 0 {
-		k := copy(r.buf[r.w:], r.pre)
-		r.pre = r.pre[k:]
+	if len(r.Pre) > 0 {
+		k := copy(r.buf[r.w:], r.Pre)
+		r.Pre = r.Pre[k:]
 		r.w += k
 		return nil
 	}
-	r.idle()
-	k, err := r.src.Read(r.buf[r.w:])
+	r.Idle()
+	k, err := r.Src.Read(r.buf[r.w:])
 	if k < smallRead/4 {
 		r.quiet++
 	} else {
@@ -121,21 +126,21 @@ func (r *reader) fill(n int) error {
 }
 
 // resize changes an empty buffer's size to what the last reads ask for.
-func (r *reader) resize(full bool) {
+func (r *Reader) resize(full bool) {
 	switch {
 	case r.buf == nil:
 		r.buf = smallReads.Get().(*[smallRead]byte)[:]
 	case len(r.buf) == smallRead && full:
-		r.release()
+		r.Release()
 		r.buf = largeReads.Get().(*[largeRead]byte)[:]
 	case len(r.buf) == largeRead && r.quiet > quietRuns:
-		r.release()
+		r.Release()
 		r.buf = smallReads.Get().(*[smallRead]byte)[:]
 	}
 }
 
-// release gives the buffer back.
-func (r *reader) release() {
+// Release gives the buffer back.
+func (r *Reader) Release() {
 	switch len(r.buf) {
 	case smallRead:
 		smallReads.Put((*[smallRead]byte)(r.buf))
@@ -151,3 +156,9 @@ func midFrame(err error) error {
 	}
 	return err
 }
+
+// Buffered returns how many bytes can be had without waiting.
+func (r *Reader) Buffered() int { return r.w - r.r }
+
+// Discard drops n bytes that Peek has shown.
+func (r *Reader) Discard(n int) { r.r += n }

@@ -1,24 +1,25 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package http2
+package head
 
 import (
+	"errors"
 	"unsafe"
 
 	"github.com/meltemi/meltemi/message"
 )
 
-// checkFields refuses what would be malformed on the wire. It runs before
+// CheckFields refuses what would be malformed on the wire. It runs before
 // anything is encoded: a block that was begun must be sent, because the peer's
 // table follows ours.
-func checkFields(h *message.Header) error {
+func CheckFields(h *message.Header) error {
 	for _, f := range h.Fields() {
 		if f.Name == "" || !consists(f.Name, inToken) {
-			return errMisuse("the name of header field " + quoted(f.Name) + " cannot be sent")
+			return errors.New("http2: the name of header field " + quoted(f.Name) + " cannot be sent")
 		}
 		if !validValue(f.Value) {
-			return errMisuse("the value of header field " + f.Name + " cannot be sent: it has control bytes, or blanks around it")
+			return errors.New("http2: the value of header field " + f.Name + " cannot be sent: it has control bytes, or blanks around it")
 		}
 	}
 	return nil
@@ -31,24 +32,25 @@ func quoted(s string) string {
 	return `"` + s + `"`
 }
 
-func checkRequest(req *message.Request) error {
+// CheckRequest is CheckFields for a request's head.
+func CheckRequest(req *message.Request) error {
 	switch {
 	case req.Method == "" || !consists(req.Method, inToken):
-		return errMisuse("request method " + quoted(req.Method) + " cannot be sent")
+		return errors.New("http2: request method " + quoted(req.Method) + " cannot be sent")
 	case !consists(req.Authority, inAuthority):
-		return errMisuse("request authority " + quoted(req.Authority) + " cannot be sent")
+		return errors.New("http2: request authority " + quoted(req.Authority) + " cannot be sent")
 	case !consists(req.Path, inPath) || req.Path == "" && !plainConnect(req):
-		return errMisuse("request path " + quoted(req.Path) + " cannot be sent")
+		return errors.New("http2: request path " + quoted(req.Path) + " cannot be sent")
 	case !consists(req.Protocol, inToken) || !consists(req.Scheme, inScheme):
-		return errMisuse("request scheme or protocol cannot be sent")
+		return errors.New("http2: request scheme or protocol cannot be sent")
 	}
-	return checkFields(&req.Header)
+	return CheckFields(&req.Header)
 }
 
 func plainConnect(req *message.Request) bool { return req.Method == "CONNECT" && req.Protocol == "" }
 
-// request appends the block of a request's head.
-func (e *encoder) request(b []byte, req *message.Request) []byte {
+// Request appends the block of a request's head.
+func (e *Encoder) Request(b []byte, req *message.Request) []byte {
 	b = e.begin(b)
 	method := req.Method
 	if req.Protocol != "" {
@@ -72,22 +74,22 @@ func (e *encoder) request(b []byte, req *message.Request) []byte {
 	return e.fields(b, &req.Header, req.Protocol != "", true)
 }
 
-// response appends the block of a response's head.
-func (e *encoder) response(b []byte, status int, h *message.Header, upgrade bool) []byte {
+// Response appends the block of a response's head.
+func (e *Encoder) Response(b []byte, status int, h *message.Header, upgrade bool) []byte {
 	b = e.begin(b)
 	digits := [3]byte{byte('0' + status/100%10), byte('0' + status/10%10), byte('0' + status%10)}
 	b = e.field(b, ":status", unsafe.String(&digits[0], len(digits)))
 	return e.fields(b, h, upgrade, false)
 }
 
-// trailer appends the block of a trailer section.
-func (e *encoder) trailer(b []byte, h *message.Header) []byte {
+// Trailer appends the block of a trailer section.
+func (e *Encoder) Trailer(b []byte, h *message.Header) []byte {
 	return e.fields(e.begin(b), h, false, false)
 }
 
 // fields appends h without what belongs to one connection of HTTP/1, and what
 // says in other words what a pseudo header field says.
-func (e *encoder) fields(b []byte, h *message.Header, upgrade, request bool) []byte {
+func (e *Encoder) fields(b []byte, h *message.Header, upgrade, request bool) []byte {
 	for _, f := range h.Fields() {
 		name := e.lowerName(f.Name)
 		switch roleOf(name) {

@@ -1,7 +1,14 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package http2
+// Package head turns header blocks (RFC 7541) into heads of messages and back,
+// and knows what RFC 9113 section 8 allows in them. It does no I/O.
+//
+//	decode.go   Decoder: a block to a message's head or trailers, checked
+//	fields.go   what names, values and pseudo header fields may be
+//	write.go    heads that may be sent, as blocks
+//	encode.go   Encoder: HPACK
+package head
 
 import (
 	"strings"
@@ -15,21 +22,28 @@ import (
 // headers are lists that a stream borrows until it has ended.
 var headers = sync.Pool{New: func() any { return new(message.Header) }}
 
-func releaseHeader(h *message.Header) {
+// Release gives a list back that TakeList has handed out.
+func Release(h *message.Header) {
 	if h != nil {
 		h.Reset()
 		headers.Put(h)
 	}
 }
 
-// A block is a header block being decoded, field by field: nothing beyond the
-// limits is kept, but all of it is parsed, because HPACK's table must follow.
-type block struct {
-	dec    *hpack.Decoder
-	limits *Limits
+// Limits bound what a Decoder keeps.
+type Limits struct {
+	Bytes, Fields int // of a list; 32 bytes for each field on top
+	String        int // bytes of one name or value; more is a decoding error
+}
 
-	wire, frames int // of this block so far
-	size, count  int // decoded so far, what is not kept included
+// A Decoder decodes the header blocks of a connection, field by field: nothing
+// beyond the limits is kept, but all of it is parsed, because HPACK's table must
+// follow.
+type Decoder struct {
+	dec    *hpack.Decoder
+	limits Limits
+
+	size, count int // decoded so far, what is not kept included
 
 	list    *message.Header
 	pseudo  pseudo
@@ -42,7 +56,7 @@ type block struct {
 	cookies int
 	cookie  []byte
 	bad     string // the first rule that was broken
-	large   bool   // beyond HeaderBytes or HeaderFields
+	large   bool   // beyond the limits
 }
 
 type pseudo struct {
@@ -58,16 +72,17 @@ const (
 	sawStatus
 )
 
-func newBlock(limits *Limits) *block {
-	b := &block{limits: limits}
-	b.dec = hpack.NewDecoder(defaultTableSize, b.field)
-	b.dec.SetMaxStringLength(limits.BlockBytes)
+// NewDecoder returns a decoder with the default table.
+func NewDecoder(limits Limits) *Decoder {
+	b := &Decoder{limits: limits}
+	b.dec = hpack.NewDecoder(DefaultTable, b.field)
+	b.dec.SetMaxStringLength(limits.String)
 	return b
 }
 
-// begin prepares for the next header block.
-func (b *block) begin() {
-	*b = block{dec: b.dec, limits: b.limits, cookie: b.cookie[:0], list: b.list, length: message.LengthUnknown}
+// Begin prepares for the next header block.
+func (b *Decoder) Begin() {
+	*b = Decoder{dec: b.dec, limits: b.limits, cookie: b.cookie[:0], list: b.list, length: message.LengthUnknown}
 	if b.list == nil {
 		b.list = headers.Get().(*message.Header)
 	}
@@ -75,18 +90,36 @@ func (b *block) begin() {
 	b.dec.SetEmitEnabled(true)
 }
 
-// takeList hands the list over to the caller.
-func (b *block) takeList() *message.Header {
+// Write decodes a part of a block.
+func (b *Decoder) Write(p []byte) (int, error) { return b.dec.Write(p) }
+
+// End ends a block.
+func (b *Decoder) End() error { return b.dec.Close() }
+
+// TooLarge says whether the list is beyond the limits; it is not complete then.
+func (b *Decoder) TooLarge() bool { return b.large }
+
+// Malformed says whether a rule was broken.
+func (b *Decoder) Malformed() bool { return b.bad != "" }
+
+// Reject makes the block malformed for a reason of the caller's.
+func (b *Decoder) Reject(reason string) { b.bad = reason }
+
+// Length returns the content-length, or message.LengthUnknown.
+func (b *Decoder) Length() int64 { return b.length }
+
+// TakeList hands the list over to the caller.
+func (b *Decoder) TakeList() *message.Header {
 	l := b.list
 	b.list = nil
 	return l
 }
 
 // field is called by the decoder for each field.
-func (b *block) field(f hpack.HeaderField) {
+func (b *Decoder) field(f hpack.HeaderField) {
 	b.size += len(f.Name) + len(f.Value) + 32
 	b.count++
-	if b.size > b.limits.HeaderBytes || b.count > b.limits.HeaderFields {
+	if b.size > b.limits.Bytes || b.count > b.limits.Fields {
 		b.large = true
 		b.dec.SetEmitEnabled(false)
 		return
@@ -113,7 +146,7 @@ func (b *block) field(f hpack.HeaderField) {
 	}
 }
 
-func (b *block) pseudoField(name, value string) {
+func (b *Decoder) pseudoField(name, value string) {
 	var bit uint8
 	var to *string
 	switch name {
@@ -143,7 +176,7 @@ func (b *block) pseudoField(name, value string) {
 	*to = value
 }
 
-func (b *block) plainField(name, value string) {
+func (b *Decoder) plainField(name, value string) {
 	switch roleOf(name) {
 	case fieldHopByHop:
 		b.bad = name + " is not allowed in HTTP/2"
@@ -183,15 +216,15 @@ func (b *block) plainField(name, value string) {
 }
 
 // joinCookies makes one field of the crumbs (RFC 9113 section 8.2.3).
-func (b *block) joinCookies() {
+func (b *Decoder) joinCookies() {
 	if b.cookies > 1 {
 		b.list.Set("cookie", string(b.cookie))
 	}
 }
 
-// request fills in req from the block of a request and returns the rule it
+// Request fills in req from the block of a request and returns the rule it
 // breaks, or "". req takes over the list; who ends the stream releases it.
-func (b *block) request(req *message.Request, end, extended bool) string {
+func (b *Decoder) Request(req *message.Request, end, extended bool) string {
 	if b.bad == "" {
 		b.bad = b.checkRequest(extended)
 	}
@@ -206,7 +239,7 @@ func (b *block) request(req *message.Request, end, extended bool) string {
 	*req = message.Request{
 		Version: message.HTTP2, Method: p.method, Scheme: strings.ToLower(p.scheme),
 		Authority: p.authority, Path: p.path, Protocol: strings.ToLower(p.protocol),
-		Header: *b.list, ContentLength: openLength(b.length), Expect100: b.expect && !end,
+		Header: *b.list, ContentLength: OpenLength(b.length), Expect100: b.expect && !end,
 	}
 	if end {
 		req.ContentLength = 0
@@ -214,7 +247,7 @@ func (b *block) request(req *message.Request, end, extended bool) string {
 	return ""
 }
 
-func (b *block) checkRequest(extended bool) string {
+func (b *Decoder) checkRequest(extended bool) string {
 	p := &b.pseudo
 	connect := p.method == "CONNECT"
 	switch {
@@ -252,7 +285,7 @@ func validPath(method, path string) bool {
 func isLetter(c byte) bool { return c|0x20 >= 'a' && c|0x20 <= 'z' }
 
 // checkAuthority makes one of :authority and host.
-func (b *block) checkAuthority() string {
+func (b *Decoder) checkAuthority() string {
 	p := &b.pseudo
 	if b.hasHost {
 		if b.seen&sawAuthority == 0 {
@@ -267,8 +300,8 @@ func (b *block) checkAuthority() string {
 	return ""
 }
 
-// response is what request is, for a response's head. resp shares the list.
-func (b *block) response(resp *message.Response) string {
+// Response is what Request is, for a response's head. resp shares the list.
+func (b *Decoder) Response(resp *message.Response) string {
 	if b.bad == "" && b.seen != sawStatus {
 		b.bad = ":status is missing, or pseudo header fields of requests came with it"
 	}
@@ -287,10 +320,19 @@ func (b *block) response(resp *message.Response) string {
 	return ""
 }
 
-// trailer checks the block of a trailer section.
-func (b *block) trailer() string {
+// Trailer checks the block of a trailer section.
+func (b *Decoder) Trailer() string {
 	if b.bad == "" && b.seen != 0 {
 		b.bad = "pseudo header fields in a trailer"
 	}
 	return b.bad
+}
+
+// OpenLength is the ContentLength of a message whose head does not end the
+// stream: 0 is for those where nothing follows, not even trailers.
+func OpenLength(n int64) int64 {
+	if n == 0 {
+		return message.LengthUnknown
+	}
+	return n
 }
