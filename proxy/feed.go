@@ -38,7 +38,6 @@ func (p *Proxy) newClient() *xds.Subscriber {
 		Target: p.cfg.Control,
 		Options: []grpc.DialOption{
 			grpc.WithTransportCredentials(certs.Credentials(p.controlTLS)),
-			grpc.WithPerRPCCredentials(certs.Bearer(p.streamToken, false)),
 			grpc.WithContextDialer(p.dialControl),
 		},
 		Node: node, SotW: p.cfg.SotW, Log: log,
@@ -89,14 +88,6 @@ func (p *Proxy) token() (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// streamToken is sent while there is no certificate to present.
-func (p *Proxy) streamToken() (string, error) {
-	if p.identity.Current() != nil {
-		return "", nil
-	}
-	return p.token()
-}
-
 // rotator keeps the workload's certificate fresh.
 func (p *Proxy) rotator() (*certs.Rotator, error) {
 	ca, err := certs.NewCA(certs.CAConfig{
@@ -126,6 +117,15 @@ func (p *Proxy) Apply(u xds.Update) []xds.Rejection {
 		p.log.Warn("a resource is refused; the one before it stays in force", "type", u.TypeURL, "name", r.Name, "error", r.Err)
 	}
 	return rejected
+}
+
+// runClient follows the control plane. It waits for the first certificate, by
+// which the stream says who we are.
+func (p *Proxy) runClient(ctx context.Context) error {
+	if _, err := p.identity.Wait(ctx); err != nil {
+		return nil // the proxy ends before it was given one
+	}
+	return p.client.Run(ctx)
 }
 
 // onSnapshot is called by the store, in order; the listeners follow on their own.

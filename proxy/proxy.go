@@ -201,7 +201,7 @@ func (p *Proxy) Run(ctx context.Context) error {
 			return err
 		}
 		group.Go("certificate", rotator.Run)
-		group.Go("xds", p.client.Run)
+		group.Go("xds", p.runClient)
 	}
 	err := group.Run(ctx)
 	p.store.Close()

@@ -192,7 +192,7 @@ var istioALPN = [...][]string{
 // = 2. The schema is Istio's, whose types end before the data plane begins.
 func checkALPN(a *anypb.Any, object *structpb.Struct) error {
 	if object != nil {
-		return errors.New("only the message itself is understood, no TypedStruct")
+		return checkALPNObject(object)
 	}
 	return fields(a.GetValue(), func(num protowire.Number, v []byte) error {
 		if num != 1 {
@@ -219,6 +219,28 @@ func checkALPN(a *anypb.Any, object *structpb.Struct) error {
 		}
 		return nil
 	})
+}
+
+// checkALPNObject reads the same from a TypedStruct.
+func checkALPNObject(object *structpb.Struct) error {
+	protocols := map[string]int{"HTTP10": 0, "HTTP11": 1, "HTTP2": 2}
+	for key, list := range object.GetFields() {
+		if key != "alpn_override" && key != "alpnOverride" {
+			return fmt.Errorf("field %q is not supported", key)
+		}
+		for _, item := range list.GetListValue().GetValues() {
+			f := item.GetStructValue().GetFields()
+			protocol, ok := protocols[f["upstream_protocol"].GetStringValue()]
+			var names []string
+			for _, n := range f["alpn_override"].GetListValue().GetValues() {
+				names = append(names, n.GetStringValue())
+			}
+			if !ok || len(f) != 2 || !slices.Equal(names, istioALPN[protocol]) {
+				return fmt.Errorf("alpn_override: %v is not supported; only Istio's usual names are", item)
+			}
+		}
+	}
+	return nil
 }
 
 // fields visits the fields of an encoded message: the bytes of those that have a

@@ -1,0 +1,275 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package mesh runs a whole mesh inside a test: a control plane, a sidecar for
+// each workload, a gateway, all on loopback and without capture, so that it
+// needs no privileges. Only the processes are missing; sockets, TLS, xDS and
+// files are real.
+//
+//	mesh.go      Mesh: start, configure, add workloads
+//	bookshop.go  the sample application on it
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/control"
+	"github.com/meltemi/meltemi/control/ca"
+	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/proxy"
+	"github.com/meltemi/meltemi/telemetry/logs"
+)
+
+// A Mesh is a running mesh. Everything ends with the test.
+type Mesh struct {
+	t       testing.TB
+	Control *control.Control
+	Addr    netip.AddrPort // of xDS
+	Folder  string         // of the configuration
+	state   string
+	stop    context.CancelFunc // of the control plane
+	done    chan struct{}
+
+	Log slog.Level
+}
+
+// Free returns an address of loopback on which nobody listens.
+func Free(t testing.TB) netip.AddrPort {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	return netip.MustParseAddrPort(ln.Addr().String())
+}
+
+// Start runs a control plane over an empty folder.
+func Start(t testing.TB) *Mesh {
+	t.Helper()
+	m := &Mesh{t: t, Folder: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), Addr: Free(t), Log: slog.LevelError}
+	if testing.Verbose() {
+		m.Log = slog.LevelWarn
+	}
+	m.StartControl()
+	t.Cleanup(m.StopControl)
+	return m
+}
+
+// StartControl starts the control plane, again after StopControl.
+func (m *Mesh) StartControl() {
+	m.t.Helper()
+	cfg := control.Defaults()
+	cfg.State, cfg.Folders, cfg.XDS, cfg.Monitoring = m.state, []string{m.Folder}, []netip.AddrPort{m.Addr}, netip.AddrPort{}
+	cfg.Log = logs.New(os.Stderr, logs.Config{Level: m.Log}).Logger
+	c, err := control.New(cfg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := c.Run(ctx); err != nil {
+			m.t.Errorf("control plane: %v", err)
+		}
+	}()
+	m.Control, m.stop, m.done = c, stop, done
+}
+
+// StopControl ends the control plane; proxies go on with what they have.
+func (m *Mesh) StopControl() {
+	if m.stop != nil {
+		m.stop()
+		<-m.done
+		m.stop = nil
+	}
+}
+
+// Write puts a file into the configuration, as an editor does: a new file under
+// the old name.
+func (m *Mesh) Write(name, text string) {
+	m.t.Helper()
+	tmp := filepath.Join(m.t.TempDir(), name)
+	if err := os.WriteFile(tmp, []byte(text), 0o644); err != nil {
+		m.t.Fatal(err)
+	}
+	if err := os.Rename(tmp, filepath.Join(m.Folder, name)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// Remove takes a file out of the configuration.
+func (m *Mesh) Remove(name string) {
+	m.t.Helper()
+	if err := os.Remove(filepath.Join(m.Folder, name)); err != nil {
+		m.t.Fatal(err)
+	}
+}
+
+// A Workload is an application with its sidecar.
+type Workload struct {
+	Name    string
+	Labels  map[string]string
+	Account string
+	// App is where the application listens; not valid: it only calls others.
+	App netip.AddrPort
+	// Inbound is where the sidecar listens for callers, Proxy where for the
+	// application's own requests (HTTP_PROXY), Admin its admin pages.
+	Inbound, Proxy, Admin netip.AddrPort
+	Sidecar               *proxy.Proxy
+	Stop                  func() // ends the sidecar
+}
+
+// Join registers w and starts its sidecar. Addresses are filled in.
+func (m *Mesh) Join(w *Workload) {
+	m.t.Helper()
+	m.register(w)
+	cfg := m.proxyConfig(w.Account)
+	cfg.Node.Name, cfg.Node.Labels, cfg.Node.Entry = w.Name, w.Labels, w.Name
+	cfg.Node.Workload = w.Name
+	cfg.Node.NoCapture, cfg.Node.HTTPProxyPort = true, w.Proxy.Port()
+	cfg.Admin = w.Admin
+	w.Sidecar, w.Stop = m.run(cfg)
+}
+
+func (m *Mesh) register(w *Workload) {
+	m.t.Helper()
+	for _, a := range []*netip.AddrPort{&w.Inbound, &w.Proxy, &w.Admin} {
+		if !a.IsValid() {
+			*a = Free(m.t)
+		}
+	}
+	labels := ""
+	for k, v := range w.Labels {
+		labels += fmt.Sprintf("    %s: %q\n", k, v)
+	}
+	text := fmt.Sprintf(`apiVersion: networking.istio.io/v1
+kind: WorkloadEntry
+metadata:
+  name: %s
+spec:
+  address: 127.0.0.1
+  ports: {http: %d, tcp: %d, grpc: %d}
+  serviceAccount: %s
+  labels:
+%s    security.istio.io/tlsMode: istio
+`, w.Name, w.Inbound.Port(), w.Inbound.Port(), w.Inbound.Port(), w.Account, labels)
+	if w.App.IsValid() {
+		text += fmt.Sprintf(`---
+apiVersion: networking.istio.io/v1
+kind: Sidecar
+metadata:
+  name: %s
+spec:
+  workloadSelector:
+    labels:
+%s  ingress:
+  - port: {number: %d, name: http, protocol: HTTP}
+    bind: 127.0.0.1
+    captureMode: NONE
+    defaultEndpoint: %s
+  egress:
+  - hosts: ["*/*"]
+`, w.Name, strings.ReplaceAll("  "+labels, "\n    ", "\n      "), w.Inbound.Port(), w.App)
+	}
+	m.Write("workload-"+w.Name+".yaml", text)
+}
+
+// Gateway starts an ingress gateway with these labels.
+func (m *Mesh) Gateway(labels map[string]string) *Workload {
+	m.t.Helper()
+	w := &Workload{Name: "gateway", Labels: labels, Account: "gateway", Admin: Free(m.t)}
+	cfg := m.proxyConfig(w.Account)
+	cfg.Node.Role, cfg.Node.Name, cfg.Node.Labels = mesh.Router, w.Name, labels
+	cfg.Node.Workload = "istio-ingressgateway"
+	cfg.Admin = w.Admin
+	w.Sidecar, w.Stop = m.run(cfg)
+	return w
+}
+
+func (m *Mesh) proxyConfig(account string) proxy.Config {
+	m.t.Helper()
+	token, _, err := m.Control.Authority().Tokens().Issue(ca.ForIdentity(mesh.Identity{
+		TrustDomain: mesh.DefaultTrustDomain, Namespace: "default", ServiceAccount: mesh.ServiceAccount(account),
+	}), time.Hour)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	file := filepath.Join(m.t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		m.t.Fatal(err)
+	}
+	cfg := proxy.Defaults()
+	cfg.Control, cfg.RootFile, cfg.TokenFile = m.Addr.String(), control.RootFile(m.state), file
+	cfg.Metrics, cfg.Health, cfg.DNS = netip.AddrPort{}, netip.AddrPort{}, netip.AddrPort{}
+	cfg.Drain = 2 * time.Second
+	cfg.Logs = logs.New(os.Stderr, logs.Config{Level: m.Log})
+	cfg.Node.Namespace, cfg.Node.ServiceAccount = "default", mesh.ServiceAccount(account)
+	cfg.Node.Addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	return cfg
+}
+
+func (m *Mesh) run(cfg proxy.Config) (*proxy.Proxy, func()) {
+	m.t.Helper()
+	p, err := proxy.New(cfg)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := p.Run(ctx); err != nil {
+			m.t.Errorf("proxy %s: %v", cfg.Node.Name, err)
+		}
+	}()
+	var once sync.Once
+	stop := func() { once.Do(func() { cancel(); <-done }) }
+	m.t.Cleanup(stop)
+	return p, stop
+}
+
+// Eventually polls until ok holds, and fails the test if it does not within 20 s.
+func Eventually(t testing.TB, what string, ok func() error) {
+	t.Helper()
+	var last error
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+		if last = ok(); last == nil {
+			return
+		}
+	}
+	t.Fatalf("%s: %v", what, last)
+}
+
+// Get asks client for a URL and returns status and body.
+func Get(client *http.Client, url string, header ...string) (int, string, http.Header, error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, string(b), resp.Header, err
+}
