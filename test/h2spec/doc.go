@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package h2spec runs h2spec, the conformance suite for HTTP/2 servers, against
-// package http2. It is a module of its own, so that the suite's dependencies
-// stay out of the mesh's:
+// package http2. The suite is a program, built apart from the mesh's modules:
 //
-//	cd test/h2spec && go test -v .
+//	go test -v ./test/h2spec
 package h2spec
