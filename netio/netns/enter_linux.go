@@ -26,11 +26,22 @@ func (n Namespace) do(f func() error) error {
 		return err
 	}
 	defer target.Close()
+	return onThread(func() (bool, error) { return inside(target, f) })
+}
+
+// onThread runs f on a thread of its own, which is used again only if f says that it is as it was. It is never
+// the process's first thread: the runtime cannot destroy that one, and /proc/self speaks for it.
+func onThread(f func() (clean bool, err error)) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		back, err := inside(target, f)
-		if back {
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			result <- onThread(f) // elsewhere, as we hold this one
+			return
+		}
+		clean, err := f()
+		if clean {
 			runtime.UnlockOSThread()
 		}
 		result <- err
@@ -60,7 +71,7 @@ func inside(target *os.File, f func() error) (back bool, err error) {
 func (n Namespace) Open() (*os.File, error) {
 	path := n.path
 	if path == "" {
-		path = "/proc/self/ns/net"
+		path = "/proc/thread-self/ns/net"
 	}
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,12 +110,7 @@ func Create(name string) (Namespace, error) {
 		return n, fmt.Errorf("create network namespace %s: %w", name, err)
 	}
 	_ = f.Close()
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		result <- pin(n.path)
-	}()
-	if err := <-result; err != nil {
+	if err := onThread(func() (bool, error) { return false, pin(n.path) }); err != nil {
 		_ = os.Remove(n.path)
 		return n, fmt.Errorf("create network namespace %s (this needs root): %w", name, err)
 	}

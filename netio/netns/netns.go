@@ -24,7 +24,8 @@ import (
 // Folder is where named namespaces are kept, as ip-netns(8) keeps them.
 const Folder = "/run/netns"
 
-// A Namespace is a network namespace by its path. The zero value is the one this process began in.
+// A Namespace is a network namespace by its path. The zero value is the one the caller is in:
+// outside of Do, the one this process began in.
 type Namespace struct{ path string }
 
 // Named returns the namespace of that name, whether or not it exists.
@@ -33,7 +34,7 @@ func Named(name string) Namespace { return Namespace{path: Folder + "/" + name} 
 // At returns the namespace that a file such as /proc/PID/ns/net stands for.
 func At(path string) Namespace { return Namespace{path: path} }
 
-// Path returns the namespace's file; empty for the one this process began in.
+// Path returns the namespace's file; empty for the zero value.
 func (n Namespace) Path() string { return n.path }
 
 func (n Namespace) String() string {

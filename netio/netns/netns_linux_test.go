@@ -15,6 +15,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/meltemi/meltemi/netio"
 )
 
@@ -214,5 +216,24 @@ func TestRoutes(t *testing.T) {
 	ranges, err := n.Routes()
 	if err != nil || !slices.Contains(ranges, netip.MustParsePrefix("10.253.1.0/24")) {
 		t.Errorf("got %v, %v", ranges, err)
+	}
+}
+
+// TestFirstThreadStaysAtHome makes the first thread as likely as can be to be the one that is left behind.
+func TestFirstThreadStaysAtHome(t *testing.T) {
+	n := create(t, "first")
+	home, _ := os.Readlink("/proc/self/ns/net")
+	for i := range 200 {
+		if err := onThread(func() (bool, error) {
+			return false, unix.Unshare(unix.CLONE_NEWNET)
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Do(func() error { return nil }); err != nil {
+			t.Fatal(err)
+		}
+		if now, _ := os.Readlink("/proc/self/ns/net"); now != home {
+			t.Fatalf("after %d: the process speaks from %s", i, now)
+		}
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -27,12 +26,7 @@ func (n Namespace) Start(cmd *exec.Cmd, overlay map[string]string) error {
 		return err
 	}
 	defer target.Close()
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread, and its view of the file system, end here
-		result <- startOverlaid(target, cmd, overlay)
-	}()
-	return <-result
+	return onThread(func() (bool, error) { return false, startOverlaid(target, cmd, overlay) })
 }
 
 func startOverlaid(target *os.File, cmd *exec.Cmd, overlay map[string]string) error {

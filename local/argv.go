@@ -1,0 +1,88 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// This file alone knows the command lines of our own subcommands.
+
+// drainAtEnd is how long a member's proxy may finish what is under way when the member leaves.
+const drainAtEnd = 2 * time.Second
+
+// controlArgs runs the control plane.
+func controlArgs(state string, paths, listen []string, monitoring string, servingNames []string) []string {
+	args := []string{"control", "--state", state, "--monitoring", monitoring}
+	for _, p := range paths {
+		args = append(args, "--config", p)
+	}
+	for _, a := range listen {
+		args = append(args, "--xds", a)
+	}
+	for _, n := range servingNames {
+		args = append(args, "--serving-name", n)
+	}
+	return args
+}
+
+// proxyArgs runs a member's proxy.
+func proxyArgs(m *Member, control, root, token, state string) []string {
+	role := "sidecar"
+	if m.Gateway {
+		role = "router"
+	}
+	args := []string{
+		"proxy",
+		"--role", role,
+		"--name", m.Name,
+		"--namespace", m.Namespace,
+		"--service-account", m.Account,
+		"--labels", labelList(m.labels()),
+		"--address", m.Addr.String(),
+		"--control", control,
+		"--root", root,
+		"--token-file", token,
+		"--state", state,
+		"--admin", loopback(m.Admin).String(),
+		"--drain", drainAtEnd.String(),
+	}
+	if !m.Gateway {
+		args = append(args, "--workload-entry", m.Name)
+	}
+	if !m.captured() {
+		args = append(args, "--interception", "NONE")
+	}
+	if m.HTTPProxy != 0 {
+		args = append(args, "--http-proxy-port", strconv.Itoa(int(m.HTTPProxy)))
+	}
+	return args
+}
+
+// bookshopArgs runs a service of the sample.
+func bookshopArgs(m *Member, version string) []string {
+	return []string{"bookshop", m.Service, version, "--listen", m.App.String(), "--instance", m.Name}
+}
+
+func labelList(ls map[string]string) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(ls)) {
+		parts = append(parts, fmt.Sprintf("%s=%s", k, ls[k]))
+	}
+	return strings.Join(parts, ",")
+}
+
+// proxyEnv tells an application where its proxy is, in the variables that HTTP libraries look at.
+func proxyEnv(m *Member) []string {
+	if m.HTTPProxy == 0 {
+		return nil
+	}
+	url := "http://" + loopback(m.HTTPProxy).String()
+	return []string{"HTTP_PROXY=" + url, "http_proxy=" + url, "NO_PROXY=localhost,127.0.0.1,::1", "no_proxy=localhost,127.0.0.1,::1"}
+}

@@ -1,0 +1,261 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/meltemi/meltemi/local/made"
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/netio/netns"
+	"github.com/meltemi/meltemi/redirect"
+)
+
+const (
+	linkPrefix   = "meltemi" // of our interfaces in the machine's own namespace
+	spacePrefix  = "meltemi-"
+	bridgeName   = "mesh"
+	firstMember  = 10 // last byte of the first member's address
+	lastMember   = 250
+	captureAdmin = 15000
+)
+
+// captured is a place where each member has a network namespace of its own. All are joined by a bridge
+// in one more namespace, so that the machine's firewall and its bridge settings do not come
+// between members; the machine itself has one link into it.
+type captured struct {
+	folder  folder
+	runtime string
+	subnet  netip.Prefix
+	hub     netns.Namespace
+}
+
+var _ place = (*captured)(nil)
+
+// canCapture reports whether members can have namespaces of their own, or says what prevents it.
+func canCapture() error {
+	if !isRoot() {
+		return errors.New("not root")
+	}
+	return nil
+}
+
+func (f folder) space(member string) string { return spacePrefix + f.id() + "-" + member }
+
+// host is the machine's own address in the mesh.
+func (c *captured) host() netip.Addr { return c.subnet.Addr().Next() }
+
+// newCaptured makes the hub and the machine's link to it.
+func newCaptured(ctx context.Context, j *made.Journal, f folder, runtime string) (*captured, error) {
+	subnet, err := freeSubnet()
+	if err != nil {
+		return nil, err
+	}
+	c := &captured{folder: f, runtime: runtime, subnet: subnet}
+	if err := c.sweep(ctx); err != nil {
+		return nil, err
+	}
+	if c.hub, err = createSpace(j, f.space("hub")); err != nil {
+		return nil, err
+	}
+	if err := c.hub.AddBridge(bridgeName); err != nil {
+		return nil, err
+	}
+	link, err := freeLink()
+	if err != nil {
+		return nil, err
+	}
+	if err := j.Record(made.Thing{Kind: made.Link, Name: link}); err != nil {
+		return nil, err
+	}
+	own := netns.End{Name: link, Addrs: []netip.Prefix{netip.PrefixFrom(c.host(), subnet.Bits())}}
+	return c, netns.Connect(netns.End{Namespace: c.hub, Name: "host", Bridge: bridgeName}, own)
+}
+
+// rejoin is the captured place of a running mesh.
+func rejoin(f folder, m Mesh) (*captured, error) {
+	subnet, err := netip.ParsePrefix(m.Subnet)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.mesh(), err)
+	}
+	return &captured{folder: f, runtime: m.Runtime, subnet: subnet, hub: netns.Named(m.Switch)}, nil
+}
+
+// sweep deletes namespaces of this folder that no journal lists any more; those of living Runs are listed.
+func (c *captured) sweep(ctx context.Context) error {
+	names, err := netns.List(c.folder.space(""))
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if !c.folder.listed(name) {
+			err = errors.Join(err, netns.Delete(name))
+		}
+	}
+	return err
+}
+
+func createSpace(j *made.Journal, name string) (netns.Namespace, error) {
+	if err := j.Record(made.Thing{Kind: made.Namespace, Name: name}); err != nil {
+		return netns.Namespace{}, err
+	}
+	return netns.Create(name)
+}
+
+// freeSubnet picks a private range that the machine has no route into.
+func freeSubnet() (netip.Prefix, error) {
+	routes, err := (netns.Namespace{}).Routes()
+	if err != nil {
+		return netip.Prefix{}, err
+	}
+	for third := range 256 {
+		p := netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 201, byte(third), 0}), 24)
+		if !overlaps(p, routes) {
+			return p, nil
+		}
+	}
+	return netip.Prefix{}, errors.New("no private address range is free in 10.201.0.0/16: use explicit proxies (--no-capture)")
+}
+
+func overlaps(p netip.Prefix, routes []netip.Prefix) bool {
+	for _, r := range routes {
+		if r.Overlaps(p) {
+			return true
+		}
+	}
+	return false
+}
+
+func freeLink() (string, error) {
+	taken, err := (netns.Namespace{}).Links(linkPrefix)
+	if err != nil {
+		return "", err
+	}
+	has := map[string]bool{}
+	for _, l := range taken {
+		has[l] = true
+	}
+	for i := 0; ; i++ {
+		if name := fmt.Sprint(linkPrefix, i); !has[name] {
+			return name, nil
+		}
+	}
+}
+
+// settle gives m a namespace, an address in the mesh, and capture. The gateway stays on the machine, where
+// people call it.
+func (c *captured) settle(ctx context.Context, j *made.Journal, m *Member) error {
+	if m.Gateway {
+		m.Addr = c.host()
+		return freePorts(ctx, j, c.folder, []*uint16{&m.Admin})
+	}
+	addr, err := c.freeAddr(j)
+	if err != nil {
+		return err
+	}
+	m.Addr = addr
+	m.App = netip.AddrPortFrom(netip.IPv6Unspecified(), m.App.Port())
+	m.Inbound = m.App.Port()
+	m.Admin = captureAdmin
+	if m.Space, err = createSpace(j, c.folder.space(m.ID())); err != nil {
+		return err
+	}
+	last := addr.As4()[3]
+	err = netns.Connect(
+		netns.End{Namespace: c.hub, Name: fmt.Sprint("member", last), Bridge: bridgeName},
+		netns.End{Namespace: m.Space, Name: "eth0", Addrs: []netip.Prefix{netip.PrefixFrom(addr, c.subnet.Bits())}},
+	)
+	if err != nil {
+		return err
+	}
+	if err := m.Space.AddDefaultRoute(c.host()); err != nil {
+		return err
+	}
+	rules, err := redirect.Capture(redirect.Defaults())
+	if err != nil {
+		return err
+	}
+	return rules.Apply(m.Space)
+}
+
+func (c *captured) freeAddr(j *made.Journal) (netip.Addr, error) {
+	b := c.subnet.Addr().As4()
+	for last := firstMember; last <= lastMember; last++ {
+		b[3] = byte(last)
+		addr := netip.AddrFrom4(b)
+		ok, err := c.folder.take(j, addr.String())
+		if err != nil || ok {
+			return addr, err
+		}
+	}
+	return netip.Addr{}, fmt.Errorf("all addresses of %s are taken", c.subnet)
+}
+
+func (c *captured) proxy(m *Member, cmd *command) {
+	cmd.space, cmd.user = m.Space, &proxyUser
+	if !m.Gateway {
+		cmd.overlay = c.overlay()
+	}
+}
+
+func (c *captured) app(m *Member, cmd *command) {
+	cmd.space, cmd.overlay = m.Space, c.overlay()
+}
+
+func (c *captured) reach(m *Member) func(ctx context.Context, network, addr string) (net.Conn, error) {
+	return func(ctx context.Context, _, addr string) (net.Conn, error) {
+		dst, err := netip.ParseAddrPort(addr)
+		if err != nil {
+			return nil, err
+		}
+		// The mark keeps the call from being captured by the member's own rules.
+		d := netio.Dialer{Options: netio.SocketOptions{Mark: redirect.ProxyMark}}
+		return m.Space.Dial(ctx, &d, dst)
+	}
+}
+
+// overlay is what a member sees in place of the machine's own resolver settings: a resolver on the machine, whose
+// questions the member's proxy answers first, and nothing that asks past DNS.
+func (c *captured) overlay() map[string]string {
+	o := map[string]string{"/etc/resolv.conf": filepath.Join(c.runtime, "resolv.conf")}
+	if _, err := os.Stat(filepath.Join(c.runtime, "nsswitch.conf")); err == nil {
+		o["/etc/nsswitch.conf"] = filepath.Join(c.runtime, "nsswitch.conf")
+	}
+	return o
+}
+
+// writeOverlay writes those files. nsswitch is the machine's own nsswitch.conf.
+func (c *captured) writeOverlay(nsswitch string) error {
+	conf := fmt.Sprintf("# the member's proxy answers first; the rest goes to the machine's resolvers\nnameserver %s\noptions timeout:2\n", c.host())
+	if err := os.WriteFile(filepath.Join(c.runtime, "resolv.conf"), []byte(conf), 0o644); err != nil {
+		return err
+	}
+	plain, changed := plainHosts(nsswitch)
+	if !changed {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(c.runtime, "nsswitch.conf"), []byte(plain), 0o644)
+}
+
+// plainHosts returns an nsswitch.conf in which host names come from files and DNS alone.
+func plainHosts(conf string) (plain string, changed bool) {
+	var b strings.Builder
+	for line := range strings.Lines(conf) {
+		if key, rest, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "hosts" && strings.Join(strings.Fields(rest), " ") != "files dns" {
+			line, changed = "hosts: files dns\n", true
+		}
+		b.WriteString(line)
+	}
+	return b.String(), changed
+}

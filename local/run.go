@@ -1,0 +1,201 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+
+	"github.com/meltemi/meltemi/local/made"
+)
+
+// A joiner is a command that joins a running mesh.
+type joiner struct {
+	cfg    RunConfig
+	folder folder
+	mesh   Mesh
+	run    runJournal
+	unit   *unit
+}
+
+// Run runs cfg.Command as a member of the mesh until it ends. A command that ends otherwise than well is
+// told by an *ExitError; everything else is about the mesh.
+func Run(ctx context.Context, cfg RunConfig) (err error) {
+	r := &joiner{cfg: cfg}
+	if err := r.validate(); err != nil {
+		return err
+	}
+	abs, err := filepath.Abs(cfg.Dir)
+	if err != nil {
+		return err
+	}
+	r.folder = folder{abs}
+	if r.mesh, err = r.folder.running(); err != nil {
+		return err
+	}
+	if r.mesh.Capture && !isRoot() {
+		return errors.New("the mesh captures traffic, which takes root to join: use sudo, or start the mesh with --no-capture")
+	}
+	m, err := r.member()
+	if err != nil {
+		return err
+	}
+	defer func() {
+		end := context.WithoutCancel(ctx)
+		err = errors.Join(err, r.run.journal.Undo(end), r.folder.sweepServices())
+	}()
+	if err := r.enter(ctx, m); err != nil {
+		return err
+	}
+	return r.command(ctx)
+}
+
+func (r *joiner) validate() error {
+	if err := r.cfg.validate(); err != nil {
+		return err
+	}
+	if len(r.cfg.Command) == 0 {
+		return errors.New("which command? Write it after --")
+	}
+	if err := checkName("service", r.cfg.Service); err != nil {
+		return err
+	}
+	if err := checkName("namespace", r.cfg.Namespace); err != nil {
+		return err
+	}
+	if r.cfg.Version != "" {
+		return checkName("version", r.cfg.Version)
+	}
+	return nil
+}
+
+// defaultPort is what callers call a service on that Run declares for a command whose port it chose.
+const defaultPort = 80
+
+// member gives the command a name that no other member has, and begins its journal.
+func (r *joiner) member() (*Member, error) {
+	m := newMember(r.cfg.Namespace, r.cfg.Service, r.cfg.Version, "")
+	m.Port = r.cfg.Port
+	if m.Port == 0 {
+		m.Port = defaultPort
+	}
+	m.App = loopback(r.cfg.Port)
+	if r.mesh.Capture && r.cfg.Port == 0 {
+		m.App = loopback(8080) // nobody else is in its namespace
+	}
+	base := m.Name
+	for n := 2; ; n++ {
+		if err := checkName("name", m.Name); err != nil {
+			return nil, err
+		}
+		path := filepath.Join(r.folder.runs(), m.Namespace+"."+m.Name+".json")
+		// The registration is the name's owner: O_EXCL lets one Run have it.
+		f, err := os.OpenFile(r.folder.registration(&m), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644)
+		if err == nil {
+			_ = f.Close()
+			j, err := openRun(path)
+			if err != nil {
+				return nil, err
+			}
+			r.run = j
+			return &m, errors.Join(j.begin(), j.journal.Record(made.Thing{Kind: made.File, Name: r.folder.registration(&m)}))
+		}
+		if !errors.Is(err, os.ErrExist) {
+			return nil, fmt.Errorf("state folder: %w", err)
+		}
+		m.Name = fmt.Sprintf("%s-%d", base, n)
+	}
+}
+
+// enter brings the member in and waits for its proxy. The command is not started yet.
+func (r *joiner) enter(ctx context.Context, m *Member) error {
+	c := &crew{folder: r.folder, journal: r.run.journal, place: explicit{r.folder}, control: r.mesh.Control, runtime: r.mesh.Runtime, program: r.cfg.Program, say: r.say}
+	if r.mesh.Capture {
+		p, err := rejoin(r.folder, r.mesh)
+		if err != nil {
+			return err
+		}
+		c.place = p
+	}
+	if err := c.declare(m, r.mesh.Paths); err != nil {
+		return err
+	}
+	dir := (&unit{crew: c, m: m}).dir()
+	if err := c.journal.Record(made.Thing{Kind: made.Folder, Name: dir}); err != nil {
+		return err
+	}
+	var err error
+	if r.unit, err = c.enter(ctx, m, command{}); err != nil {
+		return err
+	}
+	if err := r.unit.startProxy(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.StartTimeout)
+	defer cancel()
+	if err := r.unit.awaitReady(ctx); err != nil {
+		return err
+	}
+	r.say(false, "%s has joined the mesh as %s", m.ID(), m.identity())
+	return nil
+}
+
+func (r *joiner) say(_ bool, format string, args ...any) {
+	_, _ = fmt.Fprintf(r.cfg.Out, "meltemi: "+format+"\n", args...)
+}
+
+// command runs the command to its end.
+func (r *joiner) command(ctx context.Context) error {
+	m := r.unit.m
+	program, err := exec.LookPath(r.cfg.Command[0])
+	if err != nil {
+		return fmt.Errorf("command: %w", err)
+	}
+	r.unit.app = command{
+		name:    "command " + m.ID(),
+		program: program,
+		args:    r.cfg.Command[1:],
+		env:     append(append([]string{}, r.cfg.Env...), fmt.Sprintf("PORT=%d", m.App.Port())),
+		stdin:   r.cfg.Stdin, stdout: r.cfg.Stdout, stderr: r.cfg.Stderr,
+		foreground: true,
+	}
+	if err := r.unit.startApp(); err != nil {
+		return err
+	}
+	keeping, stop := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer stop()
+	proxy, app := r.unit.processes()
+	wg.Go(func() {
+		r.unit.keepOne(keeping, proxy, r.unit.startProxy, restartPause, func() *process { p, _ := r.unit.processes(); return p })
+	})
+	for {
+		select {
+		case s := <-r.cfg.Signals:
+			app.signal(s)
+		case <-ctx.Done():
+			return app.stop(context.WithoutCancel(ctx), r.run.journal)
+		case <-app.done:
+			var exit *exec.ExitError
+			if errors.As(app.err, &exit) {
+				return &ExitError{exitCode(exit)}
+			}
+			return app.err
+		}
+	}
+}
+
+// exitCode is what a shell would say: the code, or 128 and the number of the signal.
+func exitCode(e *exec.ExitError) int {
+	if code := e.ExitCode(); code >= 0 {
+		return code
+	}
+	return 128 + signalNumber(e)
+}

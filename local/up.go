@@ -1,0 +1,432 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/meltemi/meltemi/control/ca"
+	"github.com/meltemi/meltemi/daemon"
+	"github.com/meltemi/meltemi/local/made"
+	"github.com/meltemi/meltemi/local/view"
+	"github.com/meltemi/meltemi/local/watch"
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/samples/bookshop"
+)
+
+const (
+	rootFile = "root-cert.pem" // in the runtime folder
+	pagePath = "/productpage"
+	// restartPause is how long a dead member is shown dead before it is started again.
+	restartPause = 2 * time.Second
+	// reportEvery is how often lines report traffic.
+	reportEvery = 10 * time.Second
+)
+
+// A running mesh.
+type up struct {
+	cfg     UpConfig
+	began   time.Time
+	folder  folder
+	journal *made.Journal
+	face    view.Face
+	watcher *watch.Watcher
+	crew    *crew
+	capture *captured // nil without capture
+	mesh    Mesh
+	sample  bool // the configuration is the sample's
+
+	mu    sync.Mutex
+	units []*unit
+}
+
+// Up runs a mesh until ctx ends, then takes down all it made. With Check it ends by itself, with an
+// error if a check failed.
+func Up(ctx context.Context, cfg UpConfig) error {
+	if err := cfg.validate(); err != nil {
+		return err
+	}
+	u := &up{cfg: cfg, began: time.Now()}
+	var err error
+	if u.folder, err = openFolder(cfg.Dir); err != nil {
+		return err
+	}
+	lock, err := u.folder.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if u.journal, err = made.Open(u.folder.made()); err != nil {
+		return err
+	}
+	if err := u.folder.clean(ctx, u.journal); err != nil {
+		return fmt.Errorf("cleaning up what an earlier mesh left behind: %w", err)
+	}
+	if err := u.folder.sweepServices(); err != nil {
+		return err
+	}
+	err = u.prepare(ctx)
+	if err == nil {
+		err = u.run(ctx)
+	}
+	// Taking down is not interrupted by what ended the rest.
+	return errors.Join(err, u.journal.Undo(context.WithoutCancel(ctx)), u.folder.sweepServices())
+}
+
+// prepare finds out where everything goes. Nothing runs yet.
+func (u *up) prepare(ctx context.Context) error {
+	if err := u.configuration(); err != nil {
+		return err
+	}
+	if err := u.freeOfOthers(ctx); err != nil {
+		return err
+	}
+	why := error(nil)
+	if u.cfg.NoCapture {
+		why = errors.New("as asked")
+	} else {
+		why = canCapture()
+	}
+	runtime := filepath.Join(u.folder.dir, "runtime")
+	if why == nil {
+		runtime = "/run/meltemi-" + u.folder.id()
+	}
+	if u.cfg.RuntimeDir != "" {
+		runtime = u.cfg.RuntimeDir
+	}
+	if err := u.makeRuntime(runtime); err != nil {
+		return err
+	}
+	host := loopback(0).Addr()
+	u.crew = &crew{folder: u.folder, journal: u.journal, place: explicit{u.folder}, runtime: runtime, program: u.cfg.Program, say: u.say}
+	how := "through explicit proxies (" + fmt.Sprint(why) + ")"
+	if why == nil {
+		var err error
+		if u.capture, err = newCaptured(ctx, u.journal, u.folder, runtime); err != nil {
+			return err
+		}
+		nsswitch, _ := os.ReadFile("/etc/nsswitch.conf") // without one, libc looks at files and DNS
+		if err := u.capture.writeOverlay(string(nsswitch)); err != nil {
+			return err
+		}
+		host = u.capture.host()
+		u.crew.place = u.capture
+		how = "transparently, in network namespaces on " + u.capture.subnet.String()
+	}
+	u.crew.control = fmt.Sprintf("%s:%d", host, u.cfg.XDS)
+	u.mesh = Mesh{
+		ID: u.folder.id(), PID: os.Getpid(), Born: made.Born(os.Getpid()), Capture: u.capture != nil,
+		Paths:      append(append([]string{}, u.cfg.Paths...), u.folder.registrations()),
+		Control:    u.crew.control,
+		Monitoring: fmt.Sprintf("http://127.0.0.1:%d", u.cfg.Monitoring),
+		Page:       fmt.Sprintf("http://localhost:%d", firstPort(u.cfg.Paths)),
+		Runtime:    runtime,
+	}
+	if u.capture != nil {
+		u.mesh.Subnet, u.mesh.Switch = u.capture.subnet.String(), filepath.Base(u.capture.hub.Path())
+	}
+	u.watcher = watch.New(watch.Defaults(u.mesh.Monitoring))
+	u.face = view.NewLines(u.cfg.Out, reportEvery)
+	if !u.cfg.Plain && !u.cfg.Check && u.cfg.Terminal != nil {
+		u.face = view.NewScreen(u.cfg.Terminal)
+	}
+	u.face.Begin(view.Header{Page: u.mesh.Page + pagePath, Config: strings.Join(u.cfg.Paths, ", "), State: u.folder.dir, How: how})
+	return u.folder.publish(u.journal, u.mesh)
+}
+
+// configuration settles what the mesh is configured by.
+func (u *up) configuration() error {
+	if len(u.cfg.Paths) == 0 {
+		kept, err := writeSample(bookshop.Configuration(), u.cfg.Sample)
+		if err != nil {
+			return err
+		}
+		if len(kept) > 0 {
+			fmt.Fprintf(u.cfg.Out, "using your own %s in %s\n", strings.Join(kept, ", "), u.cfg.Sample)
+		}
+		u.cfg.Paths = []string{u.cfg.Sample}
+		u.sample = true
+	}
+	for i, p := range u.cfg.Paths {
+		abs, err := filepath.Abs(p)
+		if err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+		if _, err := os.Stat(abs); err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+		u.cfg.Paths[i] = abs
+	}
+	if !u.cfg.Check {
+		return nil
+	}
+	// A check changes configuration: it works on a copy.
+	scratch := filepath.Join(u.folder.dir, "check")
+	if err := u.journal.Record(made.Thing{Kind: made.Folder, Name: scratch}); err != nil {
+		return err
+	}
+	if err := copyConfiguration(u.cfg.Paths, scratch); err != nil {
+		return err
+	}
+	u.cfg.Paths = []string{scratch}
+	return nil
+}
+
+// freeOfOthers fails if somebody else has a port that we need, and names them.
+func (u *up) freeOfOthers(ctx context.Context) error {
+	needed := []netipPort{{"the control plane's xDS", u.cfg.XDS}, {"the control plane's monitoring", u.cfg.Monitoring}}
+	for _, p := range gatewayPorts(u.cfg.Paths) {
+		needed = append(needed, netipPort{"the ingress gateway", p})
+	}
+	for _, n := range needed {
+		l, err := netio.Listen(ctx, wildcard(n.port), netio.SocketOptions{})
+		if err != nil {
+			return fmt.Errorf("%s: %w", n.what, err)
+		}
+		_ = l.Close()
+	}
+	return nil
+}
+
+type netipPort struct {
+	what string
+	port uint16
+}
+
+func firstPort(paths []string) uint16 {
+	if ports := gatewayPorts(paths); len(ports) > 0 {
+		return ports[0]
+	}
+	return 8080
+}
+
+// makeRuntime makes the folder that proxies read, with the root certificate in it.
+func (u *up) makeRuntime(dir string) error {
+	if err := u.journal.Record(made.Thing{Kind: made.Folder, Name: dir}); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "members"), 0o755); err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // whatever the umask is
+		return err
+	}
+	cfg := ca.Defaults()
+	cfg.Dir = u.folder.state()
+	authority, err := ca.Open(cfg)
+	if err != nil {
+		return err
+	}
+	return made.WriteFile(filepath.Join(dir, rootFile), authority.RootPEM(), 0o644)
+}
+
+func (u *up) say(bad bool, format string, args ...any) {
+	u.face.Say(view.Event{At: time.Now(), Text: fmt.Sprintf(format, args...), Bad: bad})
+}
+
+// run starts everything in order, and returns when it has stopped in reverse.
+func (u *up) run(ctx context.Context) error {
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	g := daemon.Group{Log: u.cfg.Log, Grace: 2 * made.Patience}
+	g.Go("view", func(ctx context.Context) error { return u.face.Run(ctx, quit) })
+	controlUp, membersUp := make(chan struct{}), make(chan struct{})
+	g.Add(daemon.Component{Name: "control plane", Started: controlUp, Run: func(ctx context.Context) error { return u.runControl(ctx, controlUp) }})
+	if u.capture != nil {
+		g.Go("resolver", u.runResolver)
+	}
+	g.Add(daemon.Component{Name: "members", Started: membersUp, Grace: 4 * made.Patience, Run: func(ctx context.Context) error { return u.runMembers(ctx, membersUp) }})
+	g.Go("watch", func(ctx context.Context) error { return u.watcher.Run(ctx, u.face.Show) })
+	if u.cfg.Check {
+		g.Go("check", func(ctx context.Context) error {
+			defer quit()
+			return u.runChecks(ctx)
+		})
+	} else {
+		g.Go("traffic", u.runTraffic)
+	}
+	if u.cfg.For > 0 {
+		g.Go("time", func(ctx context.Context) error {
+			t := time.NewTimer(u.cfg.For)
+			defer t.Stop()
+			select {
+			case <-t.C:
+				quit()
+			case <-ctx.Done():
+			}
+			return nil
+		})
+	}
+	return g.Run(ctx)
+}
+
+// runControl keeps a control plane running.
+func (u *up) runControl(ctx context.Context, started chan<- struct{}) error {
+	listen := []string{loopback(u.cfg.XDS).String()}
+	if u.capture != nil {
+		listen = append(listen, u.crew.control)
+	}
+	c := command{
+		name:    "control plane",
+		program: u.cfg.Program,
+		args:    controlArgs(u.folder.state(), u.mesh.Paths, listen, loopback(u.cfg.Monitoring).String(), servingNames(listen)),
+		log:     u.folder.log("control"),
+	}
+	_ = os.Remove(c.log)
+	p, err := start(u.journal, c)
+	if err != nil {
+		return err
+	}
+	wait, cancel := context.WithTimeout(ctx, u.cfg.StartTimeout)
+	err = poll(wait, func() error {
+		if !p.alive() {
+			return stopPolling{fmt.Errorf("it ended: %s", p.ended())}
+		}
+		return getOK(wait, &http.Client{Timeout: time.Second}, u.mesh.Monitoring+"/debug/syncz")
+	})
+	cancel()
+	if ctx.Err() != nil {
+		return p.stop(context.WithoutCancel(ctx), u.journal)
+	}
+	if err != nil {
+		return errors.Join(fmt.Errorf("not ready: %w%s", err, u.folder.tail("control")), p.stop(context.WithoutCancel(ctx), u.journal))
+	}
+	close(started)
+	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+		select {
+		case <-ctx.Done():
+			return p.stop(context.WithoutCancel(ctx), u.journal)
+		case <-p.done:
+		}
+		u.say(true, "control plane: %s; it is started again, traffic goes on meanwhile", p.ended())
+		t := time.NewTimer(pause)
+		select {
+		case <-t.C:
+		case <-ctx.Done():
+			t.Stop()
+			return nil
+		}
+		if p, err = start(u.journal, c); err != nil {
+			return err
+		}
+	}
+}
+
+// servingNames are the addresses that the control plane's certificate must name.
+func servingNames(listen []string) []string {
+	var names []string
+	for _, l := range listen {
+		if host, _, err := net.SplitHostPort(l); err == nil {
+			names = append(names, host)
+		}
+	}
+	return names
+}
+
+// runMembers brings everybody in, keeps them running, and takes them out together.
+func (u *up) runMembers(ctx context.Context, started chan<- struct{}) error {
+	err := u.startMembers(ctx)
+	if err == nil {
+		close(started)
+		u.ready()
+		pause := restartPause
+		if u.cfg.Check {
+			pause = 0 // a check must be able to notice
+		}
+		var wg sync.WaitGroup
+		for _, x := range u.units {
+			wg.Go(func() { x.keep(ctx, pause) })
+		}
+		wg.Wait()
+		<-ctx.Done()
+	} else if ctx.Err() != nil {
+		err = nil // asked to end while starting
+	}
+	end := context.WithoutCancel(ctx)
+	errs := make([]error, len(u.units))
+	var wg sync.WaitGroup
+	for i, x := range u.units {
+		wg.Go(func() { errs[i] = x.leave(end) })
+	}
+	wg.Wait()
+	return errors.Join(append(errs, err)...)
+}
+
+func (u *up) startMembers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, u.cfg.StartTimeout)
+	defer cancel()
+	for _, w := range bookshop.Workloads() {
+		m := newMember("default", w.Service, w.Version, w.Account)
+		if u.capture != nil {
+			m.App = loopback(bookshop.Port) // the port alone counts
+		}
+		x, err := u.crew.enter(ctx, &m, command{})
+		if err != nil {
+			return err
+		}
+		x.app = u.sampleApp(&m, w.Version)
+		u.add(x)
+	}
+	gateway := gatewayMember()
+	x, err := u.crew.enter(ctx, &gateway, command{})
+	if err != nil {
+		return err
+	}
+	u.add(x)
+	for _, x := range u.units {
+		if err := errors.Join(x.startProxy(), x.startApp()); err != nil {
+			return err
+		}
+	}
+	for _, x := range u.units {
+		if err := x.awaitReady(ctx); err != nil {
+			return err
+		}
+		u.watcher.Add(x.target())
+	}
+	if !u.sample {
+		return nil // whose configuration may serve another page, or none
+	}
+	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	if err := poll(ctx, func() error { return getOK(ctx, client, u.mesh.Page+pagePath) }); err != nil {
+		return fmt.Errorf("the page does not come: %w", err)
+	}
+	return nil
+}
+
+func (u *up) add(x *unit) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.units = append(u.units, x)
+}
+
+// sampleApp is how a service of the sample is started.
+func (u *up) sampleApp(m *Member, version string) command {
+	c := command{
+		name:    m.ID(),
+		program: u.cfg.Program,
+		args:    bookshopArgs(m, version),
+		log:     u.folder.log(m.ID()),
+	}
+	if u.capture != nil {
+		c.user = &nobodyUser
+	}
+	return c
+}
+
+func (u *up) ready() {
+	u.say(false, "ready in %.1f s: %s", time.Since(u.began).Seconds(), u.mesh.Page+pagePath)
+	if u.sample && !u.cfg.Check {
+		u.say(false, "edit %s, save, and watch the traffic shift", filepath.Join(u.cfg.Sample, "reviews.yaml"))
+	}
+}
