@@ -145,6 +145,7 @@ func (s *Store) putCluster(m *clusterv3.Cluster, in *incoming) error {
 }
 
 func (s *Store) removeCluster(name string) {
+	s.absent[name] = true
 	e := s.clusters[name]
 	if e == nil {
 		return
@@ -187,9 +188,13 @@ func (s *Store) failEndpoints(name string, f *failure) {
 type routeEntry struct {
 	record
 	ref *RouteRef
-	// byListener is true if a listener wants it, or did; other tables are asked
-	// for on demand.
+	// byListener is true if a listener wants it, or did.
 	byListener bool
+	demanded   int // how often it is wanted on demand
+
+	warming    *RouteTable // waits for clusters it names; may be nil
+	warmingRec record
+	since      time.Time // of warming
 }
 
 func (s *Store) routeLocked(name string) *routeEntry {
@@ -203,17 +208,22 @@ func (s *Store) routeLocked(name string) *routeEntry {
 
 func (s *Store) putRoute(m *routev3.RouteConfiguration, in *incoming) error {
 	hash := hashOf(m)
-	e := s.routes[m.GetName()]
-	if e == nil || e.ref.Load() == nil || e.ref.Load().Hash != hash {
-		table, err := s.builder.routes(m, hash, in.version)
-		if err != nil {
-			return err
+	if e := s.routes[m.GetName()]; e != nil {
+		switch {
+		case e.warming != nil && e.warming.Hash == hash:
+			e.failed, e.warmingRec = nil, in.record()
+			return nil
+		case e.ref.Load() != nil && e.ref.Load().Hash == hash:
+			e.warming, e.record = nil, in.record()
+			return nil
 		}
-		e = s.routeLocked(m.GetName())
-		e.ref.table.Store(table)
 	}
-	e.record = in.record()
-	e.ref.answered.Store(true)
+	table, err := s.builder.routes(m, hash, in.version)
+	if err != nil {
+		return err
+	}
+	e := s.routeLocked(m.GetName())
+	e.warming, e.warmingRec, e.since, e.failed = table, in.record(), in.at, nil
 	return nil
 }
 
@@ -239,29 +249,6 @@ func (s *Store) failSecret(name string, f *failure) {
 		s.secrets[name] = r
 	}
 	r.failed = f
-}
-
-// Forget drops resources that were asked for on demand and are no longer wanted:
-// route tables, clusters and endpoints.
-func (s *Store) Forget(typeURL string, names ...string) {
-	s.applying.Lock()
-	defer s.applying.Unlock()
-	s.mu.Lock()
-	for _, name := range names {
-		switch typeURL {
-		case TypeRoute:
-			if e := s.routes[name]; e != nil && !e.byListener {
-				e.ref.forget()
-				delete(s.routes, name)
-			}
-		case TypeCluster:
-			s.removeCluster(name)
-		case TypeEndpoint:
-			delete(s.endpoints, name)
-			s.cfg.Clusters.Assign(name, nil)
-		}
-	}
-	s.finishLocked()
 }
 
 func (r *RouteRef) forget() {

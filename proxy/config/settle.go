@@ -41,6 +41,11 @@ func (s *Store) settleLocked() {
 			e.active, e.activeRec, e.warming, e.warmingRec = e.warming, e.warmingRec, nil, record{}
 		}
 	}
+	for _, e := range s.routes {
+		if e.warming != nil && s.tableReady(e, &w) {
+			e.promote()
+		}
+	}
 	for _, e := range s.listeners {
 		if e.warming != nil && s.listenerReady(e, &w) {
 			e.active, e.activeRec, e.warming, e.warmingRec = e.warming, e.warmingRec, nil, record{}
@@ -185,6 +190,11 @@ func (s *Store) wantedLocked() (Wanted, bool) {
 			}
 		}
 	}
+	for name, e := range s.routes {
+		if e.demanded > 0 {
+			routes[name] = true
+		}
+	}
 	maps.DeleteFunc(s.routes, func(name string, e *routeEntry) bool { return e.byListener && !routes[name] })
 	maps.DeleteFunc(s.endpoints, func(name string, _ *record) bool {
 		if !endpoints[name] {
@@ -192,9 +202,12 @@ func (s *Store) wantedLocked() (Wanted, bool) {
 		}
 		return !endpoints[name]
 	})
-	next := Wanted{Endpoints: sortedKeys(endpoints), Routes: sortedKeys(routes), Secrets: sortedKeys(secretNames)}
+	next := Wanted{
+		Endpoints: sortedKeys(endpoints), Routes: sortedKeys(routes), Secrets: sortedKeys(secretNames),
+		Clusters: sortedKeys(s.demandedClusters()),
+	}
 	same := slices.Equal(next.Endpoints, s.wanted.Endpoints) && slices.Equal(next.Routes, s.wanted.Routes) &&
-		slices.Equal(next.Secrets, s.wanted.Secrets)
+		slices.Equal(next.Secrets, s.wanted.Secrets) && slices.Equal(next.Clusters, s.wanted.Clusters)
 	s.wanted = next
 	return next, !same
 }

@@ -48,6 +48,7 @@ type Wanted struct {
 	Endpoints []string // ClusterLoadAssignment: EDS service names
 	Routes    []string // RouteConfiguration
 	Secrets   []string // Secret over ADS
+	Clusters  []string // Cluster: on demand, besides those that come unasked
 }
 
 // A Listener is an address with filter chains. A new pointer under the same name

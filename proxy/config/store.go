@@ -97,6 +97,8 @@ type Store struct {
 	endpoints map[string]*record // by EDS service name
 	routes    map[string]*routeEntry
 	secrets   map[string]*record
+	demanded  map[string]int  // clusters that are wanted on demand, and how often
+	absent    map[string]bool // clusters that were asked for by name and do not exist
 	wanted    Wanted
 	timer     *time.Timer
 	closed    bool
@@ -141,6 +143,7 @@ func NewStore(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, listeners: map[string]*listenerEntry{}, clusters: map[string]*clusterEntry{},
 		endpoints: map[string]*record{}, routes: map[string]*routeEntry{}, secrets: map[string]*record{},
+		demanded: map[string]int{}, absent: map[string]bool{},
 	}
 	keeper := secrets.NewKeeper(cfg.Identity, cfg.ReadFile)
 	s.builder = builder{cfg: &s.cfg, keeper: keeper, routeRef: func(name string) *RouteRef { return s.routeLocked(name).ref }}
@@ -170,8 +173,7 @@ func (s *Store) Wanted() Wanted {
 }
 
 // Route returns the reference to the route table of that name, which need not
-// exist. It does not make the store want it: whoever asks for names on demand
-// subscribes to them.
+// exist. It does not make the store want it; see Want.
 func (s *Store) Route(name string) *RouteRef {
 	s.mu.Lock()
 	defer s.mu.Unlock()

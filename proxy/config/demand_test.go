@@ -1,0 +1,221 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package config
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/filter/stock"
+	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/telemetry"
+	"github.com/meltemi/meltemi/xds"
+)
+
+// demandStore is a store whose wants a test reads.
+type demandStore struct {
+	*Store
+	wanted Wanted
+}
+
+func newDemandStore(t *testing.T) *demandStore {
+	d := &demandStore{}
+	set := upstream.NewSet(upstream.Config{})
+	t.Cleanup(set.Close)
+	registry, self := telemetry.NewRegistry(telemetry.Config{}), &filter.Peer{}
+	s, err := NewStore(Config{
+		Clusters: set, Registry: registry, Self: self, Metrics: stock.NewMetrics(self, "test", registry),
+		OnWanted: func(w Wanted) { d.wanted = w },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	d.Store = s
+	return d
+}
+
+func (d *demandStore) put(t *testing.T, typeURL, name string, m proto.Message) {
+	t.Helper()
+	body, err := anypb.New(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bad := d.Apply(xds.Update{TypeURL: typeURL, Resources: []xds.Resource{{Name: name, Body: body}}}); len(bad) > 0 {
+		t.Fatal(bad)
+	}
+}
+
+func (d *demandStore) remove(typeURL string, names ...string) {
+	d.Apply(xds.Update{TypeURL: typeURL, Removed: names})
+}
+
+func (d *demandStore) putRoute(t *testing.T, name string, clusters ...string) {
+	t.Helper()
+	m := &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{Name: "all", Domains: []string{"*"}}}}
+	for i, c := range clusters {
+		m.VirtualHosts[0].Routes = append(m.VirtualHosts[0].Routes, &routev3.Route{
+			Match:  &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: fmt.Sprintf("/%d", i)}},
+			Action: &routev3.Route_Route{Route: &routev3.RouteAction{ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: c}}},
+		})
+	}
+	d.put(t, TypeRoute, name, m)
+}
+
+func (d *demandStore) putCluster(t *testing.T, name string) {
+	t.Helper()
+	d.put(t, TypeCluster, name, &clusterv3.Cluster{
+		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
+		EdsClusterConfig: &clusterv3.Cluster_EdsClusterConfig{EdsConfig: &corev3.ConfigSource{
+			ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}}, ResourceApiVersion: corev3.ApiVersion_V3,
+		}},
+	})
+}
+
+func (d *demandStore) putEndpoints(t *testing.T, name string) {
+	t.Helper()
+	d.put(t, TypeEndpoint, name, &endpointv3.ClusterLoadAssignment{ClusterName: name})
+}
+
+func (d *demandStore) wants() string {
+	w := d.wanted
+	return fmt.Sprintf("routes %s; clusters %s; endpoints %s", strings.Join(w.Routes, " "), strings.Join(w.Clusters, " "), strings.Join(w.Endpoints, " "))
+}
+
+func (d *demandStore) expect(t *testing.T, what, wants, lacks string) {
+	t.Helper()
+	if got := d.wants(); got != wants {
+		t.Errorf("%s: wants %q, not %q", what, got, wants)
+	}
+	got, err := d.Lacks("r", "a")
+	if err != nil {
+		got = err.Error()
+	}
+	if got != lacks {
+		t.Errorf("%s: lacks %q, not %q", what, got, lacks)
+	}
+}
+
+func TestWantFollowsATable(t *testing.T) {
+	d := newDemandStore(t)
+	table, a := d.Want("r", "a")
+	d.expect(t, "asked", "routes r; clusters a; endpoints ", "cluster a")
+	d.putCluster(t, "a")
+	d.expect(t, "its endpoints", "routes r; clusters a; endpoints a", "cluster a")
+	d.putEndpoints(t, "a")
+	d.expect(t, "a is there", "routes r; clusters a; endpoints a", "route table r")
+	if a.Load() == nil {
+		t.Error("cluster a is not live")
+	}
+	d.putRoute(t, "r", "a", "b")
+	d.expect(t, "b is named", "routes r; clusters a b; endpoints a", "cluster b, which route table r names")
+	if table.Answered() || table.Load() != nil {
+		t.Error("a table is in force that names a cluster on its way")
+	}
+	d.remove(TypeCluster, "b")
+	d.expect(t, "there is no b", "routes r; clusters a b; endpoints a", "")
+	if table.Load() == nil {
+		t.Error("no table")
+	}
+
+	first := table.Load()
+	d.putRoute(t, "r", "c")
+	d.expect(t, "another table", "routes r; clusters a b c; endpoints a", "")
+	if table.Load() != first {
+		t.Error("the old table does not serve while the new one waits")
+	}
+	d.putCluster(t, "c")
+	d.putEndpoints(t, "c")
+	d.expect(t, "it has taken over", "routes r; clusters a c; endpoints a c", "")
+	if table.Load() == first {
+		t.Error("the new table has not taken over")
+	}
+
+	d.Drop("r", "a")
+	if got := d.wants(); got != "routes ; clusters ; endpoints a c" {
+		t.Errorf("dropped: wants %q", got)
+	}
+	if table.Load() != nil || table.Answered() {
+		t.Error("a table nobody wants is still there")
+	}
+	d.remove(TypeCluster, "a", "c")
+	if got := d.wants(); got != "routes ; clusters ; endpoints " {
+		t.Errorf("removed: wants %q", got)
+	}
+}
+
+func TestWantCounts(t *testing.T) {
+	d := newDemandStore(t)
+	d.Want("r", "a")
+	d.Want("r", "")
+	d.Want("", "a")
+	d.Drop("r", "a")
+	d.expect(t, "both are still wanted", "routes r; clusters a; endpoints ", "cluster a")
+	d.Drop("r", "")
+	d.Drop("", "a")
+	if got := d.wants(); got != "routes ; clusters ; endpoints " {
+		t.Errorf("wants %q", got)
+	}
+}
+
+func TestATableDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDemandStore(t)
+		table, _ := d.Want("r", "")
+		d.putRoute(t, "r", "never")
+		time.Sleep(tableWarming - time.Millisecond)
+		synctest.Wait()
+		if table.Answered() {
+			t.Error("it did not wait")
+		}
+		time.Sleep(2 * time.Millisecond)
+		synctest.Wait()
+		if !table.Answered() || table.Load() == nil {
+			t.Error("it waits for ever")
+		}
+	})
+}
+
+// A table that a listener wants waits for clusters that warm, and for no others.
+func TestATableWaitsForWarmingClusters(t *testing.T) {
+	d := newDemandStore(t)
+	table := d.Route("r")
+	d.putRoute(t, "r", "unheard-of")
+	if table.Load() == nil {
+		t.Fatal("it waits for a cluster that nobody asked for")
+	}
+	first := table.Load()
+	d.putCluster(t, "b")
+	d.putRoute(t, "r", "b")
+	if table.Load() != first {
+		t.Error("a table is in force whose cluster has no endpoints yet")
+	}
+	d.putEndpoints(t, "b")
+	if table.Load() == first {
+		t.Error("it has not taken over")
+	}
+}
+
+func TestWhatWasRefusedIsNotWaitedFor(t *testing.T) {
+	d := newDemandStore(t)
+	d.Want("r", "a")
+	body, _ := anypb.New(&clusterv3.Cluster{Name: "a", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: 99}})
+	if bad := d.Apply(xds.Update{TypeURL: TypeCluster, Resources: []xds.Resource{{Name: "a", Body: body}}}); len(bad) != 1 {
+		t.Fatal(bad)
+	}
+	if _, err := d.Lacks("r", "a"); err == nil || !strings.Contains(err.Error(), "cluster a was refused") {
+		t.Error(err)
+	}
+}
