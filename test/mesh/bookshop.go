@@ -55,7 +55,7 @@ func StartBookshop(m *Mesh, files ...string) *Bookshop {
 func (b *Bookshop) WriteShop(name, text string) {
 	b.t.Helper()
 	port := b.URL[strings.LastIndexByte(b.URL, ':')+1:]
-	text = strings.ReplaceAll(text, "number: 8080\n      name: http\n      protocol: HTTP\n", "number: "+port+"\n      name: http\n      protocol: HTTP\n      bind: 127.0.0.1\n")
+	text = strings.ReplaceAll(text, "number: 8080\n      name: http\n      protocol: HTTP\n", "number: "+port+"\n      name: http\n      protocol: HTTP\n    bind: 127.0.0.1\n")
 	b.Write(name, strings.ReplaceAll(text, "number: 8080", "number: "+port))
 }
 
@@ -87,6 +87,11 @@ func (b *Bookshop) start(s bookshop.Workload) {
 // Ready waits until the gateway answers with the whole page.
 func (b *Bookshop) Ready() {
 	b.t.Helper()
+	defer func() {
+		if b.t.Failed() {
+			b.t.Logf("problems: %+v", b.Control.Problems())
+		}
+	}()
 	Eventually(b.t, "the page through the gateway", func() error {
 		status, body, _, err := Get(b.Client, b.URL+"/productpage")
 		switch {

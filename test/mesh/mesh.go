@@ -22,6 +22,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -45,15 +46,24 @@ type Mesh struct {
 	Log slog.Level
 }
 
-// Free returns an address of loopback on which nobody listens.
+// next is the port tried next, below the range from which the kernel takes
+// ports for outgoing connections: one that is free stays free until it is used.
+var next atomic.Int32
+
+// Free returns an address of loopback on which nobody listens, another one each time.
 func Free(t testing.TB) netip.AddrPort {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	const first, ports = 12000, 18000
+	next.CompareAndSwap(0, int32(1+os.Getpid()%ports))
+	for range ports {
+		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(first+int(next.Add(1))%ports))
+		if ln, err := net.Listen("tcp", addr.String()); err == nil {
+			_ = ln.Close()
+			return addr
+		}
 	}
-	defer func() { _ = ln.Close() }()
-	return netip.MustParseAddrPort(ln.Addr().String())
+	t.Fatal("no port of loopback is free")
+	return netip.AddrPort{}
 }
 
 // Start runs a control plane over an empty folder.
