@@ -210,6 +210,21 @@ func TestOnDemandNamesAndAliases(t *testing.T) {
 	eventually(t, "the resource anew", func() bool { _, log := d.look(); return count(log, "set Address/uid1=x") == 2 })
 }
 
+// An answer that bears the name asked for is that name's, whoever has it as an alias.
+func TestUnsubscribeTakesTheNameBeforeTheAlias(t *testing.T) {
+	tp := newTopic(typeAddress)
+	tp.subscribe([]string{"net/1", "net/2"})
+	tp.accept(Resource{Name: "net/1", Aliases: []string{"uid"}, Body: body(typeAddress, "net/1", "")})
+	tp.accept(Resource{Name: "net/2", Aliases: []string{"uid", "net/1"}, Body: body(typeAddress, "net/2", "")})
+	tp.unsubscribe([]string{"net/1"})
+	if _, ok := tp.known["net/1"]; ok {
+		t.Error("what was asked for as net/1 is still held")
+	}
+	if _, ok := tp.known["net/2"]; !ok {
+		t.Error("what was asked for as net/2 is not held any more")
+	}
+}
+
 func TestAliasKeepsAResourceThatAnotherNameHolds(t *testing.T) {
 	tp := newTopic(typeAddress)
 	tp.subscribe([]string{"net/1", "net/2"})

@@ -78,8 +78,10 @@ func (t *topic) unsubscribe(names []string) {
 		delete(t.names, n)
 		t.drop[n] = struct{}{}
 		own := n
-		if o, ok := t.aliases[n]; ok {
-			own = o
+		if _, ok := t.known[n]; !ok {
+			if o, ok := t.aliases[n]; ok {
+				own = o
+			}
 		}
 		if h, ok := t.known[own]; ok && !t.wants(own, h) {
 			t.forget(own)
