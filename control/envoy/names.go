@@ -5,6 +5,7 @@ package envoy
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/meltemi/meltemi/control/registry"
@@ -77,17 +78,31 @@ func (b *Backend) serviceAddress(c *derive.Context, n Named, key registry.Servic
 		return nil
 	}
 	out := &workload.Service{Name: s.Name, Namespace: string(s.Namespace), Hostname: string(s.Host), SubjectAltNames: s.SubjectAltNames}
-	aliases := []string{string(s.Namespace) + "/" + string(s.Host)}
+	own := string(s.Namespace) + "/" + string(s.Host)
+	var aliases []string
+	if b.visible(c, n.Client.View, s.Host, 0) == key {
+		aliases = append(aliases, "/"+string(s.Host))
+	}
 	for _, a := range s.VIPs() {
 		out.Addresses = append(out.Addresses, &workload.NetworkAddress{Network: n.Client.Network, Address: a.AsSlice()})
 		aliases = append(aliases, n.Client.Network+"/"+a.String())
 	}
 	for _, p := range s.Ports {
+		if b.visible(c, n.Client.View, s.Host, p.Number) != key {
+			continue // a Sidecar hides it: the address is then nobody's
+		}
 		out.Ports = append(out.Ports, &workload.Port{
 			ServicePort: uint32(p.Number), TargetPort: uint32(p.Target.Number), AppProtocol: appProtocol(p.Protocol),
 		})
 	}
-	r := resource(n.Name, &workload.Address{Type: &workload.Address_Service{Service: out}})
+	if len(out.Ports) == 0 {
+		return nil
+	}
+	body := &workload.Address{Type: &workload.Address_Service{Service: out}}
+	if n.Name != own && !slices.Contains(aliases, n.Name) {
+		return resource(n.Name, body) // by an address in its range, or a name that a wildcard covers: one answer per question
+	}
+	r := resource(own, body)
 	r.Aliases = aliases
 	return r
 }
