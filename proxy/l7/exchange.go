@@ -71,7 +71,7 @@ type way struct {
 	admitted bool   // by the cluster's circuit breaker
 	retrying bool   // and by its retry budget
 	reused   bool   // the attempt's connection had served before
-	resent   bool   // once, because that connection was stale
+	resends  uint32 // because that connection was stale
 	urx      bool   // no more attempts were allowed
 
 	closing   bool // the connection ends with this exchange

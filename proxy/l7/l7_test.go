@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -68,10 +69,10 @@ func TestForward(t *testing.T) {
 				t.Errorf("x-request-id = %q", id)
 			}
 		}
-		line := r.logged(4)[1]
 		proto := map[bool]string{false: "HTTP/1.1", true: "HTTP/2"}[two]
-		if want := "200|-|via_upstream|1|5|12|/a?b=c|to b|b|" + proto; line != want {
-			t.Errorf("log line %q, want %q", line, want)
+		// The next request of a client may be over before the last one is logged.
+		if want := "200|-|via_upstream|1|5|12|/a?b=c|to b|b|" + proto; !slices.Contains(r.logged(4), want) {
+			t.Errorf("no log line %q in %q", want, r.logged(4))
 		}
 	})
 }

@@ -27,6 +27,9 @@ type buffered interface{ Buffered() int }
 func (x *exchange) relay() *fault.Fault {
 	resp := &x.Response
 	x.Details = viaUpstream
+	if x.urx {
+		x.Flags |= filter.UpstreamRetryLimitExceeded
+	}
 	x.outcome.Status = outcomeStatus(resp)
 	tunnel := x.accepted()
 	x.responseHeaders()

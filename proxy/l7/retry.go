@@ -71,14 +71,22 @@ func (x *exchange) retryFault(f *fault.Fault) (again bool, last *fault.Fault) {
 	return x.stale(f), f
 }
 
+// maxResends bounds how often a kept connection may turn out to be closed.
+const maxResends = 3
+
 // stale says whether a fault is a kept connection that the endpoint had closed:
-// requests that may be sent twice are sent again at once, once, whatever the
-// policy (RFC 9110 section 9.2.2).
+// requests that may be sent twice, or were certainly not acted upon, are sent
+// again at once, whatever the policy (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
 func (x *exchange) stale(f *fault.Fault) bool {
-	if f.Kind != fault.ConnectionClosed || !x.reused || x.resent || !idempotent(x.Request.Method) || !x.body.replayable() {
+	switch {
+	case !x.reused || x.resends >= maxResends || !x.body.replayable():
+		return false
+	case f.Kind == fault.RefusedStream && !f.Sent:
+	case f.Kind == fault.ConnectionClosed && idempotent(x.Request.Method):
+	default:
 		return false
 	}
-	x.resent = true
+	x.resends++
 	return true
 }
 
