@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/meltemi/meltemi/mesh"
 )
 
 // This file alone knows the command lines of our own subcommands.
@@ -33,7 +35,7 @@ func controlArgs(state string, paths, listen []string, monitoring string, servin
 }
 
 // proxyArgs runs a member's proxy.
-func proxyArgs(m *Member, control, root, token, state string) []string {
+func proxyArgs(m *Member, control, root, token string) []string {
 	role := "sidecar"
 	if m.Gateway {
 		role = "router"
@@ -45,19 +47,22 @@ func proxyArgs(m *Member, control, root, token, state string) []string {
 		"--namespace", m.Namespace,
 		"--service-account", m.Account,
 		"--labels", labelList(m.labels()),
-		"--address", m.Addr.String(),
+		"--ip", m.Addr.String(),
 		"--control", control,
 		"--root", root,
 		"--token-file", token,
-		"--state", state,
 		"--admin", loopback(m.Admin).String(),
 		"--drain", drainAtEnd.String(),
 	}
 	if !m.Gateway {
 		args = append(args, "--workload-entry", m.Name)
 	}
-	if !m.captured() {
-		args = append(args, "--interception", "NONE")
+	if m.captured() {
+		// Capture knows the proxy by its user: it needs no mark, for which it would need privileges.
+		args = append(args, "--dns", loopback(mesh.PortDNS).String())
+	} else {
+		// Side doors at fixed ports would be everybody's: the admin pages show the same.
+		args = append(args, "--interception", "NONE", "--metrics", "off", "--health", "off")
 	}
 	if m.HTTPProxy != 0 {
 		args = append(args, "--http-proxy-port", strconv.Itoa(int(m.HTTPProxy)))

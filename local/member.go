@@ -98,7 +98,7 @@ func (u *unit) startProxy() error {
 	c := command{
 		name:    "proxy of " + u.m.ID(),
 		program: u.program,
-		args:    proxyArgs(u.m, u.control, filepath.Join(u.runtime, rootFile), file, u.dir()),
+		args:    proxyArgs(u.m, u.control, filepath.Join(u.runtime, rootFile), file),
 		log:     u.folder.log(u.m.ID() + proxyLog),
 	}
 	u.place.proxy(u.m, &c)
