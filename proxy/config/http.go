@@ -91,6 +91,14 @@ type HTTP struct {
 	HTTP2 HTTP2
 }
 
+// For returns the settings with another route table, for a destination that was
+// found on demand.
+func (h *HTTP) For(routes *RouteRef) *HTTP {
+	c := *h
+	c.Routes, c.RouteName = routes, routes.Name()
+	return &c
+}
+
 // HTTP1 is Http1ProtocolOptions.
 type HTTP1 struct {
 	NoAbsoluteURL bool // allow_absolute_url: false

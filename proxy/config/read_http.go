@@ -76,7 +76,7 @@ func readIdentity(h *HTTP, m *hcmv3.HttpConnectionManager) {
 	h.UseRemoteAddress, h.TrustedHops = m.GetUseRemoteAddress().GetValue(), m.GetXffNumTrustedHops()
 	h.SkipForwardedFor, h.AppendForwardedPort = m.GetSkipXffAppend(), m.GetAppendXForwardedPort()
 	h.PreserveRequestID, h.RequestIDInResponse = m.GetPreserveExternalRequestId(), m.GetAlwaysSetRequestIdInResponse()
-	h.GenerateRequestID = flag(m.GetGenerateRequestId(), true)
+	h.GenerateRequestID = boolOr(m.GetGenerateRequestId(), true)
 	h.ForwardCert = map[hcmv3.HttpConnectionManager_ForwardClientCertDetails]ForwardCert{
 		hcmv3.HttpConnectionManager_FORWARD_ONLY: CertForwardOnly, hcmv3.HttpConnectionManager_APPEND_FORWARD: CertAppendForward,
 		hcmv3.HttpConnectionManager_SANITIZE_SET: CertSanitizeSet, hcmv3.HttpConnectionManager_ALWAYS_FORWARD_ONLY: CertAlwaysForwardOnly,
@@ -120,7 +120,7 @@ func readRules(h *HTTP, m *hcmv3.HttpConnectionManager) {
 		h.MaxHeaders = n.GetValue()
 	}
 	for _, u := range m.GetUpgradeConfigs() {
-		h.Upgrades = append(h.Upgrades, route.Upgrade{Type: strings.ToLower(u.GetUpgradeType()), Enabled: flag(u.GetEnabled(), true)})
+		h.Upgrades = append(h.Upgrades, route.Upgrade{Type: strings.ToLower(u.GetUpgradeType()), Enabled: boolOr(u.GetEnabled(), true)})
 	}
 }
 
@@ -147,7 +147,7 @@ func readTimes(h *HTTP, m *hcmv3.HttpConnectionManager) {
 func readProtocols(h *HTTP, m *hcmv3.HttpConnectionManager) error {
 	one := m.GetHttpProtocolOptions()
 	h.HTTP1 = HTTP1{
-		NoAbsoluteURL: !flag(one.GetAllowAbsoluteUrl(), true), AcceptHTTP10: one.GetAcceptHttp_10(),
+		NoAbsoluteURL: !boolOr(one.GetAllowAbsoluteUrl(), true), AcceptHTTP10: one.GetAcceptHttp_10(),
 		DefaultHost: one.GetDefaultHostForHttp_10(), Trailers: one.GetEnableTrailers(),
 	}
 	if f := one.GetHeaderKeyFormat().GetStatefulFormatter(); f != nil {
@@ -192,8 +192,8 @@ func readRequestID(h *HTTP, m *hcmv3.HttpConnectionManager) error {
 	if err := strict.Unmarshal(a, &u); err != nil {
 		return fmt.Errorf("request_id_extension: %w", err)
 	}
-	h.NoTraceInRequestID = !flag(u.GetPackTraceReason(), true)
-	h.TraceByRequestID = flag(u.GetUseRequestIdForTraceSampling(), true)
+	h.NoTraceInRequestID = !boolOr(u.GetPackTraceReason(), true)
+	h.TraceByRequestID = boolOr(u.GetUseRequestIdForTraceSampling(), true)
 	return nil
 }
 
@@ -226,7 +226,7 @@ func (b *builder) readRoutes(c *FilterChain, h *HTTP, m *hcmv3.HttpConnectionMan
 	return nil
 }
 
-func flag(v *wrapperspb.BoolValue, missing bool) bool {
+func boolOr(v *wrapperspb.BoolValue, missing bool) bool {
 	if v == nil {
 		return missing
 	}

@@ -4,8 +4,11 @@
 package config
 
 import (
+	"strings"
+
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -22,11 +25,15 @@ func redacted(a *anypb.Any) *anypb.Any {
 		return nil
 	}
 	m, err := a.UnmarshalNew()
-	if err != nil {
-		// An Any of an unknown type could not be written as JSON.
-		m = wrapperspb.String("a " + a.GetTypeUrl() + " that cannot be shown")
+	if err == nil {
+		redact(m)
+		_, err = protojson.Marshal(m)
 	}
-	redact(m)
+	if err != nil {
+		// One resource that cannot be written as JSON, because of an unknown type
+		// or a hostile number, must not spoil the whole page.
+		m = wrapperspb.String("a " + strings.ToValidUTF8(a.GetTypeUrl(), "?") + " that cannot be shown: " + strings.ToValidUTF8(err.Error(), "?"))
+	}
 	out, err := anypb.New(m)
 	if err != nil {
 		return nil

@@ -53,6 +53,14 @@ func (t *TCP) Pick(random uint64) *upstream.Ref {
 	return t.Clusters[len(t.Clusters)-1].Ref
 }
 
+// For returns the settings with another cluster, for a destination that was found
+// on demand.
+func (t *TCP) For(cluster *upstream.Ref) *TCP {
+	c := *t
+	c.Clusters, c.Total = []Weighted{{Cluster: cluster.Name(), Ref: cluster}}, 0
+	return &c
+}
+
 // Tunnel carries the bytes in a CONNECT (TcpProxy.TunnelingConfig).
 type Tunnel struct {
 	Hostname        string // :authority; a format with %COMMANDS%

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
 )
 
 // Prefix is how type URLs begin.
@@ -86,6 +87,12 @@ func walk(m protoreflect.Message, at *step, depth int) error {
 	wellKnown := desc.ParentFile().Package() == "google.protobuf"
 	if known == nil && !wellKnown {
 		return fmt.Errorf("%s is not supported", where(at, desc))
+	}
+	if d, ok := m.Interface().(*durationpb.Duration); ok {
+		if err := d.CheckValid(); err != nil {
+			return fmt.Errorf("%s: %w", where(at, desc), err)
+		}
+		return nil
 	}
 	var err error
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
