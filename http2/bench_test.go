@@ -6,11 +6,14 @@ package http2
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"sync"
+	"syscall"
 	"testing"
+	"time"
 
 	xhttp2 "golang.org/x/net/http2"
 
@@ -57,7 +60,7 @@ func exchangeOnce(c *ClientConn, req *message.Request, resp *message.Response, b
 		return err
 	}
 	for {
-		if _, err := s.Read(buf); err == io.EOF {
+		if _, err := s.Read(buf); errors.Is(err, io.EOF) {
 			return nil
 		} else if err != nil {
 			return err
@@ -89,6 +92,7 @@ func inParallel(b *testing.B, n int, begin func() func() error) {
 	}
 	close(work)
 	b.ResetTimer()
+	before := cpuTime()
 	for range n {
 		wg.Go(func() {
 			f := begin()
@@ -103,6 +107,16 @@ func inParallel(b *testing.B, n int, begin func() func() error) {
 	wg.Wait()
 	b.StopTimer()
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "req/s")
+	b.ReportMetric(float64(cpuTime()-before)/float64(b.N), "cpu-ns/op")
+}
+
+// cpuTime is what this process has used: comparable even on a busy machine.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // BenchmarkReference is BenchmarkRequests with golang.org/x/net/http2 at both ends.

@@ -156,7 +156,7 @@ func pipe(to writer, from reading) error {
 				return err
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return to.Finish(from.Trailer())
 		}
 		if err != nil {

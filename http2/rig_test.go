@@ -215,7 +215,7 @@ func echo(s *ServerStream) {
 				return
 			}
 		}
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			_ = s.Finish(s.Trailer())
 			return
 		}

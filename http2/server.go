@@ -28,7 +28,8 @@ type Server struct {
 }
 
 // maxParked is how many goroutines a quiet connection keeps for its next
-// streams: their stacks have grown to what handle needs.
+// streams, because their stacks have grown to what handle needs. A busy one keeps
+// as many as it has streams.
 const maxParked = 8
 
 var _ role = (*Server)(nil)
@@ -310,7 +311,13 @@ func (s *Server) done(st *ServerStream, ch chan *ServerStream) bool {
 	s.active--
 	s.touched = time.Now()
 	s.closeIfDrainedLocked()
-	if len(s.parked) < maxParked && !s.closed && s.err == nil {
+	if s.active == 0 {
+		for _, ch := range s.parked[min(maxParked, len(s.parked)):] {
+			close(ch)
+		}
+		s.parked = s.parked[:min(maxParked, len(s.parked))]
+	}
+	if len(s.parked) < max(maxParked, s.active) && !s.closed && s.err == nil {
 		s.parked = append(s.parked, ch)
 		return true
 	}

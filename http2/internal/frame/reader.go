@@ -4,6 +4,7 @@
 package frame
 
 import (
+	"errors"
 	"io"
 	"sync"
 )
@@ -48,7 +49,7 @@ func (r *Reader) Next() (Head, error) {
 func (r *Reader) Peek(n int) ([]byte, error) {
 	for r.w-r.r < n {
 		if err := r.fill(n); err != nil {
-			if err == io.EOF && r.w > r.r {
+			if errors.Is(err, io.EOF) && r.w > r.r {
 				err = io.ErrUnexpectedEOF
 			}
 			return nil, err
@@ -151,7 +152,7 @@ func (r *Reader) Release() {
 }
 
 func midFrame(err error) error {
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return err

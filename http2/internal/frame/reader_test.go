@@ -5,6 +5,7 @@ package frame
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"testing"
 
@@ -35,7 +36,7 @@ func FuzzReaderAgreesWithReference(f *testing.F) {
 			}
 			want := make([]byte, h.Length)
 			if n, _ := io.ReadFull(ref, want); n < h.Length {
-				if err := r.Skip(h.Length); err != io.ErrUnexpectedEOF {
+				if err := r.Skip(h.Length); !errors.Is(err, io.ErrUnexpectedEOF) {
 					t.Fatalf("a truncated payload: %v", err)
 				}
 				return

@@ -25,15 +25,27 @@ type Encoder struct {
 	// next-1, the oldest is first.
 	entries     [maxEntries]entry
 	first, next uint32
-	byField     [slots]uint32 // hash of name and value to number+1
-	byName      [slots]uint32 // hash of name to number+1
-	seenOnce    [4 * slots]uint16
+	byField     index // by the hash of name and value
+	byName      index // by the hash of the name
+	seenOnce    [512]uint16
 
 	lower []byte // scratch for names with capitals
 }
 
 type entry struct {
 	name, value string
+}
+
+// An index finds entries by a hash. It may forget one where many share a set.
+type index [64][4]uint32 // numbers+1
+
+func (x *index) set(h uint64) *[4]uint32 { return &x[h%uint64(len(x))] }
+
+// put remembers entry n in the place of the oldest of its set.
+func (x *index) put(h uint64, n uint32) {
+	set := x.set(h)
+	copy(set[1:], set[:3])
+	set[0] = n + 1
 }
 
 func (e *entry) size() int { return len(e.name) + len(e.value) + 32 }
@@ -46,7 +58,6 @@ const DefaultTable = 4096
 // ours, so that our indexes are right and the peer evicts them first.
 const (
 	maxEntries = 64
-	slots      = 2 * maxEntries
 	worthTable = DefaultTable / 4 // larger fields would push out too much
 )
 
@@ -84,21 +95,17 @@ func (e *Encoder) field(b []byte, name, value string) []byte {
 		return appendInt(b, 0x80, 7, index)
 	}
 	if secret(name) {
-		return appendLiteral(b, 0x10, 4, e.nameIndex(index, name), name, value)
+		return appendLiteral(b, 0x10, 4, index, name, value)
 	}
 	hn := maphash.String(e.seed, name)
 	h := hn ^ maphash.String(e.seed, value)*0x9e3779b97f4a7c15
-	if n, ok := e.live(e.byField[h%slots]); ok {
-		if f := &e.entries[n%maxEntries]; f.value == value && f.name == name {
-			return appendInt(b, 0x80, 7, e.tableIndex(n))
-		}
+	if n, ok := e.find(e.byField.set(h), name, value, true); ok {
+		return appendInt(b, 0x80, 7, e.tableIndex(n))
 	}
 	if index == 0 {
-		if n, ok := e.live(e.byName[hn%slots]); ok && e.entries[n%maxEntries].name == name {
-			index = e.tableIndex(n)
-		}
+		index = e.nameIndex(hn, name)
 	}
-	seen, mark := &e.seenOnce[h%(4*slots)], uint16(h>>48)|1
+	seen, mark := &e.seenOnce[h%uint64(len(e.seenOnce))], uint16(h>>48)|1
 	if *seen != mark || len(name)+len(value)+32 > min(worthTable, e.max) {
 		*seen = mark
 		return appendLiteral(b, 0, 4, index, name, value)
@@ -108,20 +115,26 @@ func (e *Encoder) field(b []byte, name, value string) []byte {
 	return b
 }
 
-func (e *Encoder) nameIndex(static int, name string) int {
-	if static > 0 {
-		return static
+// find returns the number of an entry that set knows.
+func (e *Encoder) find(set *[4]uint32, name, value string, whole bool) (uint32, bool) {
+	for _, slot := range set {
+		n := slot - 1
+		if slot == 0 || n-e.first >= e.next-e.first {
+			continue // never used, or evicted since
+		}
+		if f := &e.entries[n%maxEntries]; f.name == name && (!whole || f.value == value) {
+			return n, true
+		}
 	}
-	if n, ok := e.live(e.byName[maphash.String(e.seed, name)%slots]); ok && e.entries[n%maxEntries].name == name {
+	return 0, false
+}
+
+// nameIndex returns the table's index of an entry with that name, 0 if there is none.
+func (e *Encoder) nameIndex(hn uint64, name string) int {
+	if n, ok := e.find(e.byName.set(hn), name, "", false); ok {
 		return e.tableIndex(n)
 	}
 	return 0
-}
-
-// live turns a slot's content into an entry's number.
-func (e *Encoder) live(slot uint32) (uint32, bool) {
-	n := slot - 1
-	return n, slot != 0 && n-e.first < e.next-e.first
 }
 
 func (e *Encoder) tableIndex(n uint32) int { return staticEntries + int(e.next-n) }
@@ -130,8 +143,9 @@ func (e *Encoder) insert(f entry, hn, h uint64) {
 	e.evict(f.size())
 	e.entries[e.next%maxEntries] = f
 	e.size += f.size()
+	e.byField.put(h, e.next)
+	e.byName.put(hn, e.next)
 	e.next++
-	e.byField[h%slots], e.byName[hn%slots] = e.next, e.next
 }
 
 // evict makes room for n bytes.
