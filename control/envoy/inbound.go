@@ -257,15 +257,17 @@ func chainKinds(mode intent.MTLSMode, p mesh.Protocol, plainHTTP []string) []cha
 // inboundChains are the chains of one port. In a captured listener they match
 // its number; a listener of its own needs no such condition.
 func (b *Backend) inboundChains(c *derive.Context, cl Client, p inboundPort, captured bool) []*listenerv3.FilterChain {
-	mode := b.peerOf.Get(c, b.workloadKey(c, cl)).ForPort(p.Target)
+	auth := b.peerOf.Get(c, b.workloadKey(c, cl))
+	mode := auth.ForPort(p.Target)
 	name := listenerName(cl.Traits.wildcard(), p.Target)
+	origins := append([]source.Origin{p.Origin}, auth.Origins...) // what mutual TLS is asked for decides about chains
 	var out []*listenerv3.FilterChain
 	for _, kind := range chainKinds(mode, p.Protocol, httpProtocols(cl.Traits)) {
 		m := &listenerv3.FilterChainMatch{TransportProtocol: kind.transport, ApplicationProtocols: kind.alpn}
 		if captured {
 			m.DestinationPort = wrapperspb.UInt32(uint32(p.Target))
 		}
-		ch := &listenerv3.FilterChain{Name: name, FilterChainMatch: m, Metadata: provenanceMetadata(p.Origin)}
+		ch := &listenerv3.FilterChain{Name: name, FilterChainMatch: m, Metadata: provenanceMetadata(origins...)}
 		if kind.mtls {
 			b.addMTLS(c, ch)
 		}
@@ -323,25 +325,25 @@ func inlineRoutes(cluster, vhost, operation string, retry *routev3.RetryPolicy) 
 // the same policies: what is not described is not unguarded.
 func (b *Backend) passthroughChains(c *derive.Context, cl Client) []*listenerv3.FilterChain {
 	auth := b.peerOf.Get(c, b.workloadKey(c, cl))
-	out := b.passthroughSet(c, cl, auth.Mode, 0)
+	out := b.passthroughSet(c, cl, auth, auth.Mode, 0)
 	ports := b.inboundPorts(c, cl)
 	for _, pm := range auth.Ports {
 		known := slices.ContainsFunc(ports, func(p inboundPort) bool { return p.Target == pm.Port })
 		if !known && pm.Mode != auth.Mode {
-			out = append(out, b.passthroughSet(c, cl, pm.Mode, pm.Port)...)
+			out = append(out, b.passthroughSet(c, cl, auth, pm.Mode, pm.Port)...)
 		}
 	}
 	return out
 }
 
-func (b *Backend) passthroughSet(c *derive.Context, cl Client, mode intent.MTLSMode, port int) []*listenerv3.FilterChain {
+func (b *Backend) passthroughSet(c *derive.Context, cl Client, auth *intent.PeerAuth, mode intent.MTLSMode, port int) []*listenerv3.FilterChain {
 	var out []*listenerv3.FilterChain
 	for _, kind := range chainKinds(mode, mesh.Unset, httpProtocols(cl.Traits)) {
 		m := &listenerv3.FilterChainMatch{TransportProtocol: kind.transport, ApplicationProtocols: kind.alpn}
 		if port != 0 {
 			m.DestinationPort = wrapperspb.UInt32(uint32(port))
 		}
-		ch := &listenerv3.FilterChain{Name: listenerInbound, FilterChainMatch: m}
+		ch := &listenerv3.FilterChain{Name: listenerInbound, FilterChainMatch: m, Metadata: provenanceMetadata(auth.Origins...)}
 		if kind.mtls {
 			b.addMTLS(c, ch)
 		}
