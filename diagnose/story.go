@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/meltemi/meltemi/proxy/explain"
@@ -59,6 +60,9 @@ func (s *story) steps(ctx context.Context, a *explain.Answer) {
 		s.line(1, "%-*s  %s", stageWidth, step.Stage, what+step.Says)
 		inner := 1 + stageWidth/2 + 1
 		for _, o := range step.From {
+			if i > 0 && slices.Contains(a.Steps[i-1].From, o) || i > 1 && step.Stage == explain.StageSecurity {
+				continue // said just now
+			}
 			s.line(inner, "from %s", s.places.tell(ctx, []string{o}))
 		}
 		if step.Stage != explain.StageChain { // how a chain is found is long, and mostly dull
@@ -70,9 +74,9 @@ func (s *story) steps(ctx context.Context, a *explain.Answer) {
 	}
 }
 
-// considered lists what was looked at, unless it was one thing alone.
+// considered lists what was looked at, unless nothing of it lost.
 func (s *story) considered(ctx context.Context, step *explain.Step, depth int) {
-	if len(step.Considered) == 1 && step.Considered[0].Chosen {
+	if !slices.ContainsFunc(step.Considered, func(c explain.Considered) bool { return !c.Chosen }) {
 		return
 	}
 	for i := range step.Considered {

@@ -103,7 +103,7 @@ func (a *Answer) match(table *config.RouteTable, m *message.Request, r *request,
 		if why != "" {
 			why = "does not fit: " + why
 		}
-		step.Considered = append(step.Considered, Considered{Name: "route " + unnamed(c.Route), Chosen: c.Why == "", Why: why, From: origins(c.Source)})
+		step.Considered = append(step.Considered, Considered{Name: "route " + unnamed(c.Route, c.Source), Chosen: c.Why == "", Why: why, From: origins(c.Source)})
 	}
 	if e.Kind == route.NoRoute {
 		step.Says = "no route of the virtual host fits"
@@ -115,7 +115,7 @@ func (a *Answer) match(table *config.RouteTable, m *message.Request, r *request,
 		a.add(step)
 		return e.Decision, true
 	}
-	step.Name, step.From, step.Says = unnamed(e.Route.Name), origins(e.Route.Source), e.Kind.String()
+	step.Name, step.From, step.Says = unnamed(e.Route.Name, e.Route.Source), origins(e.Route.Source), e.Kind.String()
 	for _, c := range e.Clusters {
 		why := ""
 		if len(e.Clusters) > 1 {
@@ -130,7 +130,11 @@ func (a *Answer) match(table *config.RouteTable, m *message.Request, r *request,
 	return e.Decision, true
 }
 
-func unnamed(name string) string {
+// unnamed calls a route that has no name by what it was made from.
+func unnamed(name, source string) string {
+	if from := origins(source); name == "" && len(from) > 0 {
+		return from[0]
+	}
 	if name == "" {
 		return "(unnamed)"
 	}
