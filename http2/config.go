@@ -75,7 +75,7 @@ type Limits struct {
 	// each. A request beyond them is answered 431, a response reset.
 	HeaderBytes, HeaderFields int
 	// BlockBytes and BlockFrames bound one header block as it is on the wire:
-	// HEADERS with its CONTINUATIONs.
+	// HEADERS with its CONTINUATIONs. They are raised to what HeaderBytes needs.
 	BlockBytes, BlockFrames int
 	// Window is the time that the counts below are for.
 	Window time.Duration

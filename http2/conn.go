@@ -103,6 +103,9 @@ func (cfg Config) withDefaults(d Config) Config {
 	if cfg.Limits == (Limits{}) {
 		cfg.Limits = d.Limits
 	}
+	l := &cfg.Limits
+	l.BlockBytes = max(l.BlockBytes, 2*l.HeaderBytes) // or a list that is too large could not be answered
+	l.BlockFrames = max(l.BlockFrames, 4*l.BlockBytes/frame.MaxSize)
 	if cfg.Counters == nil {
 		cfg.Counters = new(Counters)
 	}
