@@ -4,10 +4,8 @@
 package mesh
 
 import (
-	"context"
 	"fmt"
 	"io/fs"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -61,11 +59,7 @@ func (b *Bookshop) WriteShop(name, text string) {
 
 func (b *Bookshop) start(s bookshop.Workload) {
 	b.t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	w := &Workload{Name: s.Name(), Labels: s.Labels(), Account: s.Account, App: netip.MustParseAddrPort(ln.Addr().String()), Proxy: Free(b.t)}
+	w := &Workload{Name: s.Name(), Labels: s.Labels(), Account: s.Account, Proxy: Free(b.t)}
 	cfg := bookshop.Defaults()
 	cfg.Instance = w.Name
 	cfg.Proxy = &url.URL{Scheme: "http", Host: w.Proxy.String()}
@@ -73,15 +67,14 @@ func (b *Bookshop) start(s bookshop.Workload) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = bookshop.Serve(ctx, ln, h)
-	}()
-	b.t.Cleanup(func() { cancel(); <-done })
+	w.App = serveApp(b.t, h)
 	b.Join(w)
 	b.Workloads[w.Name] = w
+}
+
+// Gate is where the gateway listens.
+func (b *Bookshop) Gate() netip.AddrPort {
+	return netip.MustParseAddrPort(strings.TrimPrefix(b.URL, "http://"))
 }
 
 // Ready waits until the gateway answers with the whole page.

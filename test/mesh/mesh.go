@@ -8,6 +8,7 @@
 //
 //	mesh.go      Mesh: start, configure, add workloads
 //	bookshop.go  the sample application on it
+//	traffic.go   callers that never try again, and loads of them
 package mesh
 
 import (
@@ -17,9 +18,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -69,6 +72,7 @@ func Free(t testing.TB) netip.AddrPort {
 // Start runs a control plane over an empty folder.
 func Start(t testing.TB) *Mesh {
 	t.Helper()
+	noLeaks(t)
 	m := &Mesh{t: t, Folder: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), Addr: Free(t), Log: slog.LevelError}
 	if testing.Verbose() {
 		m.Log = slog.LevelWarn
@@ -225,7 +229,7 @@ func (m *Mesh) proxyConfig(account string) proxy.Config {
 	cfg := proxy.Defaults()
 	cfg.Control, cfg.RootFile, cfg.TokenFile = m.Addr.String(), control.RootFile(m.state), file
 	cfg.Metrics, cfg.Health, cfg.DNS = netip.AddrPort{}, netip.AddrPort{}, netip.AddrPort{}
-	cfg.Drain = 2 * time.Second
+	cfg.Drain = 100 * time.Millisecond // nobody waits for the connections that tests leave behind
 	cfg.Logs = logs.New(os.Stderr, logs.Config{Level: m.Log})
 	cfg.Node.Namespace, cfg.Node.ServiceAccount = "default", mesh.ServiceAccount(account)
 	cfg.Node.Addrs = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
@@ -282,4 +286,30 @@ func Get(client *http.Client, url string, header ...string) (int, string, http.H
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(b), resp.Header, err
+}
+
+// serveApp serves h on loopback until the test ends.
+func serveApp(t testing.TB, h http.Handler) netip.AddrPort {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(func() { srv.CloseClientConnections(); srv.Close() })
+	return netip.MustParseAddrPort(srv.Listener.Addr().String())
+}
+
+// noLeaks fails the test if goroutines are left when all else has ended.
+func noLeaks(t testing.TB) {
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		if t.Failed() {
+			return
+		}
+		http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+		Eventually(t, "every goroutine ends", func() error {
+			if n := runtime.NumGoroutine(); n > before {
+				buf := make([]byte, 1<<20)
+				return fmt.Errorf("%d are left, %d were there before:\n%s", n, before, buf[:runtime.Stack(buf, true)])
+			}
+			return nil
+		})
+	})
 }
