@@ -158,7 +158,7 @@ func logFilter(m *accesslogv3.AccessLogFilter) (*LogFilter, error) {
 		f.Op = LogOr
 		err = f.all(s.OrFilter.GetFilters())
 	default:
-		err = fmt.Errorf("a filter of type %T is not supported", s)
+		err = errors.New("the filter is missing")
 	}
 	return f, err
 }

@@ -221,7 +221,7 @@ func (b *builder) readRoutes(c *FilterChain, h *HTTP, m *hcmv3.HttpConnectionMan
 		}
 		h.Routes = FixedRoutes(s.RouteConfig.GetName(), table)
 	default:
-		return fmt.Errorf("a route specifier of type %T is not supported", s)
+		return errors.New("the route specifier is missing")
 	}
 	return nil
 }
@@ -311,7 +311,7 @@ func (b *builder) tag(m *tracingv3.CustomTag) (Tag, error) {
 		t.Kind, t.Value = TagFormat, s.Value
 		return t, b.checkFormat(t.Value)
 	default:
-		return t, fmt.Errorf("%q: a tag of type %T is not supported", t.Name, s)
+		return t, fmt.Errorf("%q: the value is missing", t.Name)
 	}
 	return t, nil
 }

@@ -111,7 +111,7 @@ func listenerAddress(m *corev3.Address) (Address, error) {
 	case *corev3.Address_Pipe:
 		return Address{Pipe: a.Pipe.GetPath()}, nil
 	}
-	return Address{}, fmt.Errorf("an address of type %T is not supported", m.GetAddress())
+	return Address{}, errors.New("the address is missing")
 }
 
 // listenerFilter is the table of listener filters.

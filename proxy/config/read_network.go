@@ -243,7 +243,7 @@ func (b *builder) tcpClusters(t *TCP, m *tcpproxyv3.TcpProxy) error {
 			return errors.New("weighted_clusters: the weights sum to 0")
 		}
 	default:
-		return fmt.Errorf("a cluster specifier of type %T is not supported", s)
+		return errors.New("the cluster specifier is missing")
 	}
 	return nil
 }

@@ -37,7 +37,7 @@ func (d *Routes) action(r *route.Route, m *routev3.Route) (err error) {
 		}
 		r.Direct = &route.Direct{Status: int(a.DirectResponse.GetStatus()), Body: body}
 	default:
-		return fmt.Errorf("an action of type %T is not supported", a)
+		return errors.New("the action is missing")
 	}
 	return nil
 }
@@ -145,7 +145,7 @@ func (d *Routes) clusters(f *route.Forward, m *routev3.RouteAction) (err error) 
 		}
 		return nil
 	default:
-		return fmt.Errorf("a cluster specifier of type %T is not supported", s)
+		return errors.New("the cluster specifier is missing")
 	}
 }
 
@@ -202,7 +202,7 @@ func hashPolicy(m *routev3.RouteAction_HashPolicy) (route.HashPolicy, error) {
 	case *routev3.RouteAction_HashPolicy_QueryParameter_:
 		p.Kind, p.Name = route.HashQuery, s.QueryParameter.GetName()
 	default:
-		return p, fmt.Errorf("a hash policy of type %T is not supported", s)
+		return p, errors.New("the hash policy is missing")
 	}
 	return p, nil
 }

@@ -4,6 +4,7 @@
 package decode
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"net/netip"
@@ -103,7 +104,7 @@ func address(e *upstream.Endpoint, m *corev3.Address, names bool) error {
 	case *corev3.Address_Pipe:
 		e.Pipe = a.Pipe.GetPath()
 	default:
-		return fmt.Errorf("an address of type %T is not supported", a)
+		return errors.New("the address is missing")
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func Fault(m *faultv3.HTTPFault) (*stock.Injection, error) {
 		case *faultv3.FaultAbort_GrpcStatus:
 			in.GRPC = int(e.GrpcStatus)
 		default:
-			return nil, fmt.Errorf("abort: an error of type %T is not supported", e)
+			return nil, errors.New("abort: the error is missing")
 		}
 	}
 	if in.Delay == 0 && !in.Abort {

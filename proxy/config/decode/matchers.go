@@ -71,7 +71,7 @@ func Header(m *routev3.HeaderMatcher) (match.Header, error) {
 	case *routev3.HeaderMatcher_RangeMatch:
 		h.Test, h.Lo, h.Hi = match.HeaderRange, s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()
 	default:
-		err = fmt.Errorf("a condition of type %T is not supported", s)
+		err = errors.New("the condition is missing")
 	}
 	if err != nil {
 		return h, fmt.Errorf("header %q: %w", h.Name, err)
@@ -184,12 +184,12 @@ func Prefix(c *corev3.CidrRange) (netip.Prefix, error) {
 // Prefixes reads a list of CidrRange.
 func Prefixes(list []*corev3.CidrRange) ([]netip.Prefix, error) { return each(list, Prefix) }
 
-func prefixSet(list ...*corev3.CidrRange) (match.Prefixes, error) {
-	p, err := Prefixes(list)
+func prefixSet(c *corev3.CidrRange) (match.Prefixes, error) {
+	p, err := Prefix(c)
 	if err != nil {
 		return match.Prefixes{}, err
 	}
-	return match.NewPrefixes(p...)
+	return match.NewPrefixes(p)
 }
 
 // Fraction reads a FractionalPercent.

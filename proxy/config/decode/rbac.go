@@ -79,7 +79,7 @@ func permission(m *rbacv3.Permission) (r authz.Rule, err error) {
 		r.Op = authz.Metadata
 		r.Metadata, err = Metadata(p.Metadata)
 	default:
-		err = fmt.Errorf("a permission of type %T is not supported", p)
+		err = errors.New("the permission is missing")
 	}
 	return r, err
 }
@@ -121,7 +121,7 @@ func principal(m *rbacv3.Principal) (r authz.Rule, err error) {
 		r.Op = authz.Metadata
 		r.Metadata, err = Metadata(p.Metadata)
 	default:
-		err = fmt.Errorf("a principal of type %T is not supported", p)
+		err = errors.New("the principal is missing")
 	}
 	return r, err
 }

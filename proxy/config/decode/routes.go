@@ -4,6 +4,7 @@
 package decode
 
 import (
+	"errors"
 	"fmt"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -159,7 +160,7 @@ func routeMatch(m *routev3.RouteMatch) (out route.Match, err error) {
 		}
 		p.Kind, p.Value = route.PathTemplate, t.GetPathTemplate()
 	default:
-		return out, fmt.Errorf("a path condition of type %T is not supported", s)
+		return out, errors.New("the path condition is missing")
 	}
 	if out.Headers, err = Headers(m.GetHeaders()); err != nil {
 		return out, fmt.Errorf("headers%w", err)

@@ -78,7 +78,7 @@ func (k *Keeper) Put(m *tlsv3.Secret) error {
 		}
 		s.pool.Store(pool)
 	default:
-		return fmt.Errorf("a secret of type %T is not supported", m.GetType())
+		return errors.New("the secret is missing")
 	}
 	return nil
 }

@@ -422,7 +422,7 @@ func TestRefused(t *testing.T) {
 		"trusted_ca: roots: ":                         client(&tlsv3.CommonTlsContext{ValidationContextType: trusting([]byte("x"))}, false),
 		`the SDS server "sds-external" is not`:        client(&tlsv3.CommonTlsContext{TlsCertificateSdsSecretConfigs: []*tlsv3.SdsSecretConfig{{Name: "sds://x", SdsConfig: external()}}}, false),
 		"verify_certificate_spki \"x\" is no SHA-256": client(&tlsv3.CommonTlsContext{ValidationContextType: &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{VerifyCertificateSpki: []string{"x"}}}}, false),
-		"a secret of type":                            k.Put(&tlsv3.Secret{Name: "x"}),
+		"the secret is missing":                       k.Put(&tlsv3.Secret{Name: "x"}),
 	} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

@@ -14,10 +14,9 @@ envoy.config.listener.v3.Listener.ConnectionBalanceConfig: ~exact_balance
 envoy.config.listener.v3.Listener.ConnectionBalanceConfig.ExactBalance:
 envoy.config.listener.v3.Listener.DeprecatedV1: bind_to_port
 envoy.config.listener.v3.AdditionalAddress: address
-envoy.config.core.v3.Address: socket_address pipe envoy_internal_address
+envoy.config.core.v3.Address: socket_address pipe
 envoy.config.core.v3.SocketAddress: protocol address port_value ~ipv4_compat ~resolver_name
 envoy.config.core.v3.Pipe: path ~mode
-envoy.config.core.v3.EnvoyInternalAddress: server_listener_name endpoint_id
 envoy.config.core.v3.CidrRange: address_prefix prefix_len
 envoy.config.core.v3.Metadata: filter_metadata ~typed_filter_metadata
 envoy.config.core.v3.TransportSocket: name typed_config

@@ -87,7 +87,7 @@ func TestCheckNamesWhatIsNotHonoured(t *testing.T) {
 		"google.protobuf.Struct: a field that this version does not know":                                       unknown(&structpb.Struct{}),
 		"envoy.config.cluster.v3.Cluster: a field that this version does not know; is the control plane newer?": unknown(&clusterv3.Cluster{Name: "c"}),
 		"envoy.config.core.v3.HealthCheck is not supported":                                                     &corev3.HealthCheck{},
-		"cleanup_interval: proto: duration":                                                                     &clusterv3.Cluster{Name: "c", CleanupInterval: &durationpb.Duration{Seconds: 1 << 50}},
+		"cleanup_interval: proto:": &clusterv3.Cluster{Name: "c", CleanupInterval: &durationpb.Duration{Seconds: 1 << 50}},
 	} {
 		if err := Check(m); err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
