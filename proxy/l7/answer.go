@@ -80,7 +80,7 @@ func (x *exchange) fail(f *fault.Fault) {
 		x.down.Abort(codeCancel)
 		return
 	}
-	if x.cancelled() != nil { // cancelling has made every write fail
+	if x.Cancelled() != nil { // cancelling has made every write fail
 		x.closing = true
 		_ = x.down.SetWriteDeadline(time.Now().Add(lingerFor))
 	}
@@ -115,7 +115,7 @@ func (x *exchange) statusOf(f *fault.Fault, a *reply) int {
 		return f.Status
 	}
 	if f.Kind == fault.IdleTimeout || f.Kind == fault.MaxDuration {
-		if _, complete := x.body.endedAt(); complete {
+		if !x.body.End().IsZero() {
 			return 504
 		}
 	}

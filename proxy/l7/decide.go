@@ -41,7 +41,7 @@ func (x *exchange) match() {
 	if idle := d.Route.Forward.IdleTimeout; idle != nil {
 		x.idleLimit.Store(int64(*idle))
 	}
-	x.limits.fromRoute(x, d.Route.Forward)
+	x.limits.Set(x.Request, x.GRPC, x.Internal, x.site.http.MaxStreamDuration, d.Route.Forward)
 }
 
 // admit runs the filter chain.

@@ -6,18 +6,18 @@
 //	server.go      Server: what connections share; ServeConn finds out the version
 //	serve_*.go     serve    read requests from a connection: HTTP/1 one at a time, HTTP/2 many
 //	exchange.go    conduct  the steps below, in one goroutine
-//	prepare.go     prepare  make the request true: package sanitize, ids, tracing
+//	prepare.go     prepare  make the request true: sanitize/; ids, tracing
 //	decide.go      match    request to route; admit: run the filter chain, get its permit
 //	forward.go     forward  attempts: pick an endpoint, send, await the response's head
+//	  clock/                how long all of it may take
+//	  upload/               the request's body: sent as it comes, kept for another attempt
 //	  retry.go              whether to try again, and when
-//	  timeout.go            how long all of it may take
-//	  upload.go             the request's body: sent as it comes, kept for another attempt
-//	  mirror.go             copies of requests, sent elsewhere
+//	  mirror.go, mirror/    copies of requests, sent elsewhere
 //	relay.go       relay    the response back: head, body, trailers
 //	  tunnel.go             raw bytes both ways, after an upgrade or CONNECT
 //	answer.go      answer   the only place where a fault becomes a response
-//	finish.go      finish   log, count, trace: always, whatever happened
-//	watch.go       who is gone, idle or draining; looked at from outside, twice a second
+//	finish.go      finish   log, count, trace: observe/; always, whatever happened
+//	watch.go, hangup/       who is gone, idle or draining; looked at from outside, twice a second
 //
 // An exchange that has no body, or a small one, needs no goroutine but the one
 // it is served in. Nothing on its path takes a lock that all cores share, sets a
@@ -25,6 +25,6 @@
 // are warm. An exchange keeps the route table and the clusters it began with.
 //
 // What two goroutines may touch at once is guarded by exchange.mu (cancelling)
-// and upload.mu (the body); connection.mu guards the list of exchanges of a
-// connection. They are taken in the order connection, exchange; upload alone.
+// and the Body's own lock; connection.mu guards the list of exchanges of a
+// connection. They are taken in the order connection, exchange; the Body's alone.
 package l7

@@ -15,6 +15,8 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/clock"
+	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
 	"github.com/meltemi/meltemi/telemetry/accesslog"
@@ -27,7 +29,7 @@ type exchange struct {
 	way // what is known only of this exchange
 
 	in      message.Request // storage of an HTTP/1 request's head
-	body    upload
+	body    upload.Body
 	tried   [maxTried]*upstream.Host
 	id      trace.RequestID
 	record  accesslog.Record
@@ -62,7 +64,7 @@ type way struct {
 	reason   trace.Reason
 
 	// What is done about it.
-	limits   limits
+	limits   clock.Limits
 	pick     upstream.Request
 	lease    *upstream.Lease // of the response that is relayed; held until finish
 	outcome  upstream.Outcome
@@ -88,7 +90,7 @@ const (
 
 var exchanges = sync.Pool{New: func() any {
 	x := new(exchange)
-	x.body.init(x)
+	x.body.Init(x)
 	return x
 }}
 
@@ -104,11 +106,11 @@ func (x *exchange) start(c *connection, r *message.Request) {
 	x.Random = rand.Uint64()
 	x.seenAt = time.Time{}
 	c.begin(x)
-	x.site.stats.begin(c.facts.ID)
+	x.site.stats.Begin(c.facts.ID)
 }
 
-// over ends what start began.
-func (x *exchange) over() { x.conn.end(x) }
+// end ends what start began.
+func (x *exchange) end() { x.conn.end(x) }
 
 // release gives the storage back.
 func (x *exchange) release() {
@@ -117,7 +119,7 @@ func (x *exchange) release() {
 	x.gone, x.stream, x.wake = nil, nil, nil
 	x.mu.Unlock()
 	x.in.Reset()
-	x.body.reset()
+	x.body.Reset()
 	x.way = way{}
 	clear(x.tried[:])
 	x.record = accesslog.Record{}
@@ -144,15 +146,15 @@ func (x *exchange) conduct() {
 	x.finish()
 }
 
-// cancel ends x from outside, because of f: the upstream's stream is aborted,
+// Cancel ends x from outside, because of f: the upstream's stream is aborted,
 // who holds is woken. What the exchange meets then it takes for f.
-func (x *exchange) cancel(f *fault.Fault) {
+func (x *exchange) Cancel(f *fault.Fault) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.cancelLocked(f)
 }
 
-// cancelIf is cancel, unless the storage serves another exchange by now.
+// cancelIf is Cancel, unless the storage serves another exchange by now.
 func (x *exchange) cancelIf(generation uint64, f *fault.Fault) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
@@ -185,8 +187,8 @@ func (x *exchange) cancelLocked(f *fault.Fault) {
 	_ = x.down.SetWriteDeadline(past)
 }
 
-// cancelled returns why x was ended from outside, or nil.
-func (x *exchange) cancelled() *fault.Fault {
+// Cancelled returns why x was ended from outside, or nil.
+func (x *exchange) Cancelled() *fault.Fault {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	return x.gone
@@ -220,13 +222,43 @@ func (x *exchange) Hold(d time.Duration) *fault.Fault {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.wake = nil
-	if x.gone == nil && x.limits.durationOver(time.Now()) {
-		return maxDuration
+	if x.gone == nil {
+		return x.over(time.Time{})
 	}
 	return x.gone
 }
 
-var _ filter.Holder = (*exchange)(nil)
+// Moved notes that bytes have moved.
+func (x *exchange) Moved() { x.progress.Add(1) }
+
+var (
+	_ filter.Holder   = (*exchange)(nil)
+	_ upload.Exchange = (*exchange)(nil)
+)
+
+// past is a deadline that makes whoever waits return.
+var past = time.Unix(1, 0)
+
+// moments are when the clocks of x were started; attempt is zero once there is a
+// response.
+func (x *exchange) moments(attempt time.Time) clock.Moments {
+	return clock.Moments{Begin: x.Start, End: x.body.End(), Attempt: attempt}
+}
+
+// bound sets the deadline for reading s to when a clock may have run out.
+func (x *exchange) bound(s upstream.Stream, attempt time.Time) {
+	if x.limits.Any() {
+		_ = s.SetReadDeadline(x.limits.Look(time.Now(), x.moments(attempt)))
+	}
+}
+
+// over returns the fault of a clock that has run out, or nil.
+func (x *exchange) over(attempt time.Time) *fault.Fault {
+	if !x.limits.Any() {
+		return nil
+	}
+	return x.limits.Over(time.Now(), x.moments(attempt))
+}
 
 // text returns a string of b that lives as long as the exchange. Small ones cost
 // no allocation.

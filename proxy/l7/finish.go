@@ -9,19 +9,17 @@ import (
 	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/upload"
 )
 
 // finish ends an exchange, whatever happened: what was taken is given back, and
 // whoever counts, logs or traces is told. The response's strings live until the
 // upstream's stream is given back, which is why that comes last.
 func (x *exchange) finish() {
-	x.unread = x.body.stop()
-	if x.body.state == bodyNone && !x.body.eof && x.Request.ContentLength != 0 {
-		x.unread = true // nobody has looked at it
-	}
-	x.Received += x.body.received
-	if end, ok := x.body.endedAt(); ok {
-		x.MarkAt(filter.RequestEnd, end)
+	x.unread = x.body.Stop() || x.body.State() == upload.Unseen && x.Request.ContentLength != 0
+	x.Received += x.body.Received()
+	if end := x.body.End(); !end.IsZero() {
+		x.MarkAt(filter.RequestEnd, end.Sub(x.Start))
 	}
 	if _, ok := x.Since(filter.ResponseEnd); !ok {
 		x.Mark(filter.ResponseEnd)
@@ -35,21 +33,18 @@ func (x *exchange) finish() {
 			x.outcome.Fault = nil // nothing the endpoint did
 		}
 	}
-	if x.table != nil || x.site.http.Chain != nil {
-		x.site.http.Chain.End(&x.Exchange)
-	}
-	if x.Span != nil {
-		x.site.tracer.end(x)
+	x.site.http.Chain.End(&x.Exchange)
+	if t := x.site.tracer; t != nil {
+		t.End(&x.Exchange, &x.record)
 	}
 	x.site.logs.Log(&x.Exchange, &x.record)
 	took, _ := x.Since(filter.ResponseEnd)
-	x.site.stats.end(x.Conn.ID, x.Response.Status, took)
+	x.site.stats.End(x.Conn.ID, x.Response.Status, took)
 	x.endLease()
 	x.leaveRetry()
 	if x.admitted {
 		x.cluster.Leave()
 	}
-	x.body.detach()
 }
 
 // grpcStatus is the response's, from its trailers or its head; -1 for none.

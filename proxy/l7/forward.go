@@ -13,6 +13,8 @@ import (
 	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/clock"
+	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
@@ -35,7 +37,7 @@ func (x *exchange) forward(permit filter.Permit) *fault.Fault {
 	if f != nil {
 		return f
 	}
-	f = x.body.collect(tunnel || raw, x.bufferLimit())
+	f = x.body.Collect(x.down, x.Request, x.Start, x.site.http.RequestTimeout, tunnel, x.bufferLimit())
 	if f != nil {
 		return f
 	}
@@ -101,11 +103,13 @@ func (x *exchange) bufferLimit() int64 {
 // rewrite makes the request what the upstream gets, whichever attempt sends it.
 func (x *exchange) rewrite() {
 	r := x.Request
-	if x.site.tracer != nil {
-		x.site.tracer.propagate(x)
+	if t := x.site.tracer; t != nil {
+		t.Propagate(&x.Exchange, x.decision.Route.Decorator)
 	}
 	x.table.Rewrite(&x.decision, r, x)
-	x.limits.tell(x)
+	if ms := x.limits.Expected(); ms > 0 && !x.site.http.Router.SuppressHeaders {
+		r.Header.Set(clock.ExpectedHeader, x.number(ms))
+	}
 	if r.Expect100 && !x.site.http.Proxy100 {
 		x.Response.Reset()
 		x.Response.Status = 100
@@ -136,8 +140,8 @@ func (x *exchange) prepareAttempts(tunnel bool) {
 func (x *exchange) attempt() *fault.Fault {
 	x.Attempts++
 	begin := time.Now()
-	if x.limits.duration > 0 {
-		x.pick.Deadline = x.limits.begin.Add(x.limits.duration)
+	if d := x.limits.Duration; d > 0 {
+		x.pick.Deadline = x.Start.Add(d)
 	}
 	host, f := x.cluster.Pick(&x.pick)
 	if f != nil {
@@ -185,16 +189,14 @@ func (x *exchange) tell(host *upstream.Host) {
 // exchangeHeads sends the request and reads heads until the final one.
 func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.Fault {
 	x.Mark(filter.UpstreamTxBegin)
-	headed, sendErr := x.body.send(lease.Stream)
+	headed, sendErr := x.body.Send(lease.Stream)
 	if sendErr != nil && !headed {
 		return x.streamFault(lease, sendErr)
 	}
 	// A server may answer, and close, before it has read all of the request: what
 	// it says counts for more than that writing failed.
 	for {
-		if x.limits.any() {
-			_ = lease.SetReadDeadline(x.deadline(time.Now(), begin, false))
-		}
+		x.bound(lease.Stream, begin)
 		err := lease.ReadHead(&x.Response)
 		switch {
 		case err == nil && x.Response.Status < 200 && x.Response.Status != 101:
@@ -204,8 +206,8 @@ func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.
 		case err == nil:
 			x.Mark(filter.UpstreamRxBegin)
 			return nil
-		case isTimeout(err) && x.cancelled() == nil:
-			if f := x.expired(time.Now(), begin, false); f != nil {
+		case isTimeout(err) && x.Cancelled() == nil:
+			if f := x.over(begin); f != nil {
 				return f
 			}
 		default:
@@ -216,16 +218,16 @@ func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.
 
 // relayInterim passes an informational response on.
 func (x *exchange) relayInterim() *fault.Fault {
-	x.progress.Add(1)
+	x.Moved()
 	if x.down.WriteHead(&x.Response, false) != nil {
-		return clientGone
+		return upload.ClientGone
 	}
 	return nil
 }
 
 // streamFault tells what an error of the attempt's stream means.
 func (x *exchange) streamFault(lease *upstream.Lease, err error) *fault.Fault {
-	if f := x.cancelled(); f != nil {
+	if f := x.Cancelled(); f != nil {
 		return f
 	}
 	return lease.Fault(err)
@@ -235,7 +237,7 @@ func (x *exchange) streamFault(lease *upstream.Lease, err error) *fault.Fault {
 func (x *exchange) giveUp(lease *upstream.Lease, f *fault.Fault) {
 	_ = x.setStream(nil)
 	lease.Abort(codeCancel)
-	x.body.detach()
+	x.body.Detach()
 	x.Response.Reset()
 	lease.Done(upstream.Outcome{Fault: f})
 }
@@ -247,13 +249,13 @@ func (x *exchange) discard() {
 	x.lease = nil
 	o := upstream.Outcome{Status: outcomeStatus(&x.Response)}
 	_ = x.setStream(nil)
-	if x.body.complete() {
+	if x.body.Complete() {
 		o.Reusable = readRest(lease.Stream)
 	}
 	if !o.Reusable {
 		lease.Abort(codeCancel)
 	}
-	x.body.detach()
+	x.body.Detach()
 	x.Response.Reset()
 	lease.Done(o)
 }

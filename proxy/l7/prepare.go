@@ -40,7 +40,7 @@ func (x *exchange) prepare() *fault.Fault {
 	if t := h.StreamIdleTimeout; t > 0 {
 		x.idleLimit.Store(int64(t))
 	}
-	x.limits.fromManager(x)
+	x.limits.Duration = h.MaxStreamDuration
 	return nil
 }
 
@@ -75,8 +75,8 @@ func (x *exchange) identify(edge, forced bool) {
 // decide says whether the exchange is traced, and begins its span.
 func (x *exchange) decide(forced bool) {
 	t := x.site.tracer
-	x.reason = t.sampling.Decide(&x.id, x.Request.Header.Has(clientID), forced)
-	t.begin(x, x.reason != trace.NotTraced)
+	x.reason = t.Sampling.Decide(&x.id, x.Request.Header.Has(clientID), forced)
+	t.Begin(&x.Exchange, x.reason != trace.NotTraced)
 }
 
 // grounds fills in what policy and routing may decide by.

@@ -5,12 +5,14 @@ package l7
 
 import (
 	"io"
+	"sync"
 	"time"
 
 	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
@@ -18,6 +20,11 @@ const (
 	serviceTime = "x-envoy-upstream-service-time"
 	viaUpstream = "via_upstream"
 )
+
+// scratchSize is what is copied at once.
+const scratchSize = 32 << 10
+
+var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
 
 // buffered tells whether reading has to wait; both codecs' streams do.
 type buffered interface{ Buffered() int }
@@ -81,8 +88,10 @@ func (x *exchange) responseHeaders() {
 // response's head.
 func (x *exchange) serviceTime() time.Duration {
 	head, _ := x.Since(filter.UpstreamRxBegin)
-	end, _ := x.body.endedAt()
-	return max(0, head-end)
+	if end := x.body.End(); !end.IsZero() {
+		head -= end.Sub(x.Start)
+	}
+	return max(0, head)
 }
 
 // finishHead does what is the connection manager's, to every response: after
@@ -128,12 +137,10 @@ func (x *exchange) relayBody() *fault.Fault {
 				return x.clientFault(err)
 			}
 		}
-		if x.limits.any() {
-			_ = lease.SetReadDeadline(x.deadline(time.Now(), time.Time{}, true))
-		}
+		x.bound(lease.Stream, time.Time{})
 		n, err := lease.Read(scratch[:])
 		if n > 0 {
-			x.progress.Add(1)
+			x.Moved()
 			x.Sent += uint64(n)
 			if _, err := x.down.Write(scratch[:n]); err != nil {
 				return x.clientFault(err)
@@ -143,8 +150,8 @@ func (x *exchange) relayBody() *fault.Fault {
 		case err == nil:
 		case err == io.EOF:
 			return x.endRelay(lease.Trailer())
-		case isTimeout(err) && x.cancelled() == nil:
-			if f := x.expired(time.Now(), time.Time{}, true); f != nil {
+		case isTimeout(err) && x.Cancelled() == nil:
+			if f := x.over(time.Time{}); f != nil {
 				return f
 			}
 		default:
@@ -172,14 +179,14 @@ func (x *exchange) endRelay(trailer *message.Header) *fault.Fault {
 
 // clientFault tells what an error of writing to the client means.
 func (x *exchange) clientFault(err error) *fault.Fault {
-	if f := x.cancelled(); f != nil {
+	if f := x.Cancelled(); f != nil {
 		return f
 	}
 	if isMisuse(err) {
 		return &fault.Fault{Side: fault.Upstream, Kind: fault.UpstreamProtocol, Status: 502, Details: "http.response_head_invalid", Err: err,
 			Object: "cluster " + x.Target.Cluster, Hint: "the response's head cannot be written as the client's HTTP version has it"}
 	}
-	return clientGone
+	return upload.ClientGone
 }
 
 // endLease ends the attempt whose response was relayed. Nothing of the response
@@ -191,13 +198,13 @@ func (x *exchange) endLease() {
 	}
 	x.lease = nil
 	_ = x.setStream(nil)
-	if !x.body.complete() {
+	if !x.body.Complete() {
 		x.outcome.Reusable = false // the response came before the request was over
 	}
 	if !x.outcome.Reusable {
 		lease.Abort(codeCancel)
 	}
-	x.body.detach()
+	x.body.Detach()
 	lease.Done(x.outcome)
 }
 

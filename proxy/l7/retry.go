@@ -61,7 +61,7 @@ func (x *exchange) retryResponse() bool {
 // retryFault says whether another attempt follows a failed one; if not, last is
 // the fault to answer with.
 func (x *exchange) retryFault(f *fault.Fault) (again bool, last *fault.Fault) {
-	if f.Kind == fault.ClientGone || x.cancelled() != nil {
+	if f.Kind == fault.ClientGone || x.Cancelled() != nil {
 		return false, f
 	}
 	p := x.policy()
@@ -79,7 +79,7 @@ const maxResends = 3
 // again at once, whatever the policy (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
 func (x *exchange) stale(f *fault.Fault) bool {
 	switch {
-	case !x.reused || x.resends >= maxResends || !x.body.replayable():
+	case !x.reused || x.resends >= maxResends || !x.body.Replayable():
 		return false
 	case f.Kind == fault.RefusedStream && !f.Sent:
 	case f.Kind == fault.ConnectionClosed && idempotent(x.Request.Method):
@@ -105,7 +105,7 @@ func (x *exchange) mayRetry(p *route.Retry) bool {
 	case x.retries >= p.Count:
 		x.urx = true
 		return false
-	case !x.body.replayable():
+	case !x.body.Replayable():
 		return false
 	case !x.cluster.AdmitRetry():
 		return false

@@ -13,6 +13,7 @@ import (
 	"github.com/meltemi/meltemi/http1"
 	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/l7/upload"
 )
 
 // How long a client may take to read our last words, and to send the rest of a
@@ -76,7 +77,7 @@ func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 	}
 	if err != nil {
 		x.badRequest(err)
-		x.over()
+		x.end()
 		_ = sc.Linger(lingerFor)
 		return false
 	}
@@ -84,7 +85,7 @@ func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 		x.closing = true
 	}
 	x.conduct()
-	x.over()
+	x.end()
 	if x.tunnelled {
 		return false
 	}
@@ -116,14 +117,14 @@ func (x *exchange) badRequest(err error) {
 		case bad.Kind == http1.TooLarge:
 			f.Kind, f.Details, f.Hint = fault.TooLarge, "request_headers_too_large", "max_request_headers_kb and max_headers_count of the listener bound it"
 		case bad.Kind == http1.Truncated:
-			f = clientGone
+			f = upload.ClientGone
 		case bad.Status == 426:
 			f.Details, f.Hint = "low_version", "HTTP/1.0 is accepted only if the listener says so (accept_http_10)"
 		}
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		f = &fault.Fault{Side: fault.Client, Kind: fault.MaxDuration, Status: 408, Details: "request_header_timeout", Hint: "the request's head did not arrive in time"}
 	case isClosed(err):
-		f = clientGone
+		f = upload.ClientGone
 	}
 	if x.Request.Authority == "" && x.Request.Method == "" {
 		x.Request.Version = message.HTTP11

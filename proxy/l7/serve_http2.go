@@ -56,7 +56,7 @@ func (c *connection) serveStream(st *http2.ServerStream) {
 		c.mu.Unlock()
 	}
 	x.conduct()
-	x.over()
+	x.end()
 	x.release()
 }
 

@@ -18,6 +18,7 @@ import (
 	"github.com/meltemi/meltemi/netio"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/observe"
 	"github.com/meltemi/meltemi/telemetry"
 	"github.com/meltemi/meltemi/telemetry/accesslog"
 )
@@ -29,7 +30,7 @@ type Config struct {
 	Formats  accesslog.Options // what formats of access logs may know
 	Log      *slog.Logger
 	// Node names this proxy in traces.
-	Node Node
+	Node observe.Node
 	// DialCluster connects to an endpoint of a cluster, for traces; nil: none are sent.
 	DialCluster func(ctx context.Context, cluster string) (net.Conn, error)
 	// FaultHeader adds x-meltemi-fault to answers of our own: whose side, what, and
@@ -42,12 +43,6 @@ type Config struct {
 	MaxMirrors int64
 	// Sweep is how often connections are looked at from outside.
 	Sweep time.Duration
-}
-
-// Node is what span tags tell of this proxy.
-type Node struct {
-	ID, Zone, Cluster string
-	Resource          map[string]string // attributes of all spans
 }
 
 // Defaults is the configuration of a server nobody has tuned; Registry, Files
@@ -63,8 +58,10 @@ type Server struct {
 	sweeper *sweeper
 	mirrors atomic.Int64
 	date    atomic.Pointer[string]
-	stats   managers
-	tracers tracers
+	stats   *observe.Managers
+	tracers *observe.Tracers
+
+	skippedMirrors *telemetry.Counter
 
 	mu    sync.Mutex
 	sites map[*config.HTTP]*site
@@ -72,9 +69,12 @@ type Server struct {
 
 // New returns a server; Close ends what it runs in the background.
 func New(cfg Config) *Server {
-	s := &Server{cfg: cfg, sites: map[*config.HTTP]*site{}}
-	s.stats.init(cfg.Registry)
-	s.tracers.init(cfg)
+	s := &Server{
+		cfg: cfg, sites: map[*config.HTTP]*site{},
+		stats:          observe.NewManagers(cfg.Registry),
+		tracers:        observe.NewTracers(observe.TracerConfig{Node: cfg.Node, Formats: cfg.Formats, DialCluster: cfg.DialCluster}),
+		skippedMirrors: cfg.Registry.Counter("meltemi_mirrored_requests_skipped_total"),
+	}
 	s.tick(time.Now())
 	s.sweeper = newSweeper(cfg.Sweep, s.tick)
 	return s
@@ -83,7 +83,7 @@ func New(cfg Config) *Server {
 // Close ends the server's background work. Connections are to be over.
 func (s *Server) Close() {
 	s.sweeper.close()
-	s.tracers.close()
+	s.tracers.Close()
 }
 
 // tick does what time asks for, besides connections.
@@ -117,8 +117,8 @@ func (s *Server) ServeConn(conn net.Conn, facts *filter.Conn, h *config.HTTP, ro
 		routes = h.Routes
 	}
 	c := newConnection(s, site, conn, facts, routes, drain)
-	site.stats.connOpened(facts.ID)
-	defer site.stats.connClosed(facts.ID)
+	site.stats.ConnOpened(facts.ID)
+	defer site.stats.ConnClosed(facts.ID)
 	s.sweeper.add(c)
 	defer s.sweeper.remove(c)
 	defer c.recoverPanic()

@@ -10,15 +10,16 @@ import (
 	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/l7/observe"
 )
 
 // A site is a connection manager's settings, ready for use.
 type site struct {
 	server *Server
 	http   *config.HTTP
-	logs   *Logs
-	stats  *managerStats
-	tracer *tracer // nil: no tracing
+	logs   *observe.Logs
+	stats  *observe.Manager
+	tracer *observe.Tracer // nil: no tracing
 	faults siteFaults
 
 	// Guarded by Server.mu.
@@ -30,12 +31,12 @@ type site struct {
 type siteFaults struct{ noTable, noHost, noRoute *fault.Fault }
 
 func newSite(s *Server, h *config.HTTP) (*site, error) {
-	logs, err := NewLogs(h.AccessLogs, s.cfg.Files, s.cfg.Formats)
+	logs, err := observe.NewLogs(h.AccessLogs, s.cfg.Files, s.cfg.Formats)
 	if err != nil {
 		return nil, err
 	}
-	st := &site{server: s, http: h, logs: logs, stats: s.stats.get(h.StatPrefix)}
-	if st.tracer, err = s.tracers.get(h.Tracing, s.cfg); err != nil {
+	st := &site{server: s, http: h, logs: logs, stats: s.stats.Get(h.StatPrefix)}
+	if st.tracer, err = s.tracers.Get(h.Tracing); err != nil {
 		return nil, err
 	}
 	name := h.RouteName

@@ -12,7 +12,9 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/hangup"
 	"github.com/meltemi/meltemi/proxy/l7/sanitize"
+	"github.com/meltemi/meltemi/proxy/l7/upload"
 )
 
 // A sweeper looks at all connections from outside, every so often. What it
@@ -182,9 +184,6 @@ func (c *connection) usedUp() bool {
 	return c.served >= limit
 }
 
-// clientGone is why an exchange ends whose client has hung up.
-var clientGone = &fault.Fault{Side: fault.Client, Kind: fault.ClientGone, Details: "downstream_remote_disconnect", Hint: "the client closed its connection"}
-
 // streamIdle is why an exchange ends on which nothing moves.
 var streamIdle = &fault.Fault{Side: fault.Mesh, Kind: fault.IdleTimeout, Details: "stream_idle_timeout", Hint: "nothing moved either way for the stream idle timeout"}
 
@@ -213,8 +212,8 @@ func (c *connection) look(now time.Time) {
 	if c.first == nil {
 		return
 	}
-	if c.h2 == nil && still >= c.server.sweeper.every && !c.first.isTunnel.Load() && hungUp(c.net) {
-		c.first.cancel(clientGone)
+	if c.h2 == nil && still >= c.server.sweeper.every && !c.first.isTunnel.Load() && hangup.Seen(c.net) {
+		c.first.Cancel(upload.ClientGone)
 		return
 	}
 	for x := c.first; x != nil; x = x.nextOfConn {
@@ -229,7 +228,7 @@ func (x *exchange) look(now time.Time) {
 		x.seen, x.seenAt = p, now
 	}
 	if limit > 0 && now.Sub(x.seenAt) >= limit {
-		x.cancel(streamIdle)
+		x.Cancel(streamIdle)
 	}
 }
 

@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package l7
+package hangup
 
 import (
 	"net"
@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// hungUp says whether the peer has closed its side of a TCP connection, whatever
+// Seen says whether the peer has closed its side of a TCP connection, whatever
 // of it has not been read yet. It asks the kernel and reads nothing.
-func hungUp(conn net.Conn) bool {
+func Seen(conn net.Conn) bool {
 	for {
 		outer, ok := conn.(interface{ NetConn() net.Conn })
 		if !ok {

@@ -1,7 +1,14 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package l7
+// Package upload moves a request's body upstream, to one attempt after another.
+// A body that is there as a whole, and small, is sent by the exchange's own
+// goroutine; any other by a pump, which reads the client and writes to the
+// attempt of the moment:
+//
+//	client ─▶ buf, while it may still be wanted by another attempt ─▶ target
+//	      └▶ scratch, once it may not
+package upload
 
 import (
 	"errors"
@@ -16,16 +23,32 @@ import (
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
-// An upload is a request's body on its way. One that is there as a whole, and
-// small, is sent by the exchange's own goroutine; any other by a pump, which
-// reads the client and writes to the attempt of the moment:
-//
-//	client ─▶ buf, while it may still be wanted by another attempt ─▶ target
-//	      └▶ scratch, once it may not
-type upload struct {
-	x *exchange
+// A Source is where the body comes from: the client's stream.
+type Source interface {
+	Read(p []byte) (int, error)
+	Trailer() *message.Header
+	SetReadDeadline(t time.Time) error
+}
 
-	state   bodyState
+// An Exchange is what a Body is a part of. Its methods are called from the pump.
+type Exchange interface {
+	// Cancel ends the exchange because of f.
+	Cancel(f *fault.Fault)
+	// Cancelled returns why the exchange was ended, or nil.
+	Cancelled() *fault.Fault
+	// Moved notes that bytes have moved.
+	Moved()
+}
+
+// A Body is a request's body on its way.
+type Body struct {
+	x Exchange
+
+	src     Source
+	r       *message.Request
+	start   time.Time
+	within  time.Duration // bound on receiving all of it; 0: none
+	state   State
 	buf     []byte // what has come and is kept; the pump appends
 	pooled  *[]byte
 	limit   int
@@ -41,18 +64,21 @@ type upload struct {
 	writing  bool            // the pump is inside target.Write or Finish
 	keep     bool            // buf has all that came
 	eof      bool            // all has come
-	at       time.Duration   // when, after exchange.Start
+	at       time.Time       // when
 	received uint64
 	stopped  bool
 }
 
-type bodyState uint8
+// A State is what is known of a body.
+type State uint8
 
+// The states.
 const (
-	bodyNone     bodyState = iota
-	bodyWhole              // buf holds all of it
-	bodyPumped             // more is to come
-	bodyTunneled           // what follows the head is no body
+	Unseen    State = iota // nobody has looked
+	None                   // there is no body
+	Small                  // all of it is here
+	Pumped                 // more is to come
+	Tunnelled              // what follows the head is no body
 )
 
 // smallBody is how much of a request is waited for before it is forwarded.
@@ -68,12 +94,14 @@ var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
 // scratchSize is what is copied at once.
 const scratchSize = 32 << 10
 
-func (u *upload) init(x *exchange) {
+// Init prepares storage that is used for many bodies; x stays the same.
+func (u *Body) Init(x Exchange) {
 	u.x = x
 	u.cond.L = &u.mu
 }
 
-func (u *upload) reset() {
+// Reset forgets the body. The pump is not running any more.
+func (u *Body) Reset() {
 	if u.pooled != nil {
 		if cap(u.buf) <= 4*smallBody {
 			*u.pooled = u.buf[:0]
@@ -81,58 +109,61 @@ func (u *upload) reset() {
 		}
 		u.pooled = nil
 	}
-	u.state, u.buf, u.limit, u.trailer, u.done = bodyNone, nil, 0, nil, nil
+	u.src, u.r, u.start, u.within = nil, nil, time.Time{}, 0
+	u.state, u.buf, u.limit, u.trailer, u.done = Unseen, nil, 0, nil, nil
 	u.target, u.sent, u.ended, u.broken, u.writing = nil, 0, false, false, false
-	u.keep, u.eof, u.at, u.received, u.stopped = false, false, 0, 0, false
+	u.keep, u.eof, u.at, u.received, u.stopped = false, false, time.Time{}, 0, false
 }
 
-// collect looks at what there is of the body. It waits for a small one, and for
-// no other.
-func (u *upload) collect(tunnel bool, limit int64) *fault.Fault {
-	r := u.x.Request
+// Collect looks at what there is of the body of r, which came from src, since
+// start, and is to come within a time (0: any). It waits for a small body, and
+// for no other. limit bounds what is kept for another attempt, in bytes.
+func (u *Body) Collect(src Source, r *message.Request, start time.Time, within time.Duration, tunnel bool, limit int64) *fault.Fault {
+	u.src, u.r, u.start, u.within = src, r, start, within
 	u.limit = int(min(limit, 1<<30))
 	switch {
 	case tunnel:
-		u.state, u.at, u.eof = bodyTunneled, 1, true
+		u.state, u.at, u.eof = Tunnelled, start, true
 		return nil
 	case r.ContentLength == 0:
-		u.at, u.eof = 1, true
+		u.state, u.at, u.eof = None, start, true
 		return nil
 	}
 	u.pooled = bodies.Get().(*[]byte)
 	u.buf = (*u.pooled)[:0]
 	u.keep = true
-	u.state = bodyPumped
+	u.state = Pumped
 	if r.Expect100 {
 		return nil // it waits to be asked
 	}
-	down := u.x.down
-	if r.ContentLength < 0 || r.ContentLength > smallBody {
-		// Take only what has come: the rest may be long in coming.
-		_ = down.SetReadDeadline(past)
-	} else if t := u.x.site.http.RequestTimeout; t > 0 {
-		_ = down.SetReadDeadline(u.x.Start.Add(t))
+	eager := r.ContentLength > 0 && r.ContentLength <= smallBody
+	if !eager {
+		_ = src.SetReadDeadline(past) // take only what has come: the rest may be long in coming
+	} else if within > 0 {
+		_ = src.SetReadDeadline(start.Add(within))
 	}
-	err := u.gather(down)
-	_ = down.SetReadDeadline(time.Time{})
+	err := u.gather()
+	if !eager || within > 0 {
+		_ = src.SetReadDeadline(time.Time{})
+	}
 	switch {
-	case err == nil, errors.Is(err, os.ErrDeadlineExceeded) && (r.ContentLength < 0 || r.ContentLength > smallBody):
+	case err == nil, errors.Is(err, os.ErrDeadlineExceeded) && !eager:
 		return nil
 	case err == io.EOF:
-		u.finishReading(time.Since(u.x.Start))
-		u.state = bodyWhole
+		u.finishReading()
+		u.state = Small
 		return nil
 	}
 	return u.clientFault(err)
 }
 
 // gather reads until the end, an error, or smallBody bytes.
-func (u *upload) gather(down Downstream) error {
+func (u *Body) gather() error {
 	for {
 		if len(u.buf) == cap(u.buf) {
 			return nil
 		}
-		n, err := down.Read(u.buf[len(u.buf):cap(u.buf)])
+		n, err := u.src.Read(u.buf[len(u.buf):cap(u.buf)])
 		u.buf = u.buf[:len(u.buf)+n]
 		u.received += uint64(n)
 		if err != nil {
@@ -142,44 +173,52 @@ func (u *upload) gather(down Downstream) error {
 }
 
 // finishReading notes the end of the body. u.mu is held, or nobody else is there.
-func (u *upload) finishReading(at time.Duration) {
-	u.eof, u.at = true, max(at, 1)
-	if t := u.x.down.Trailer(); t != nil && t.Len() > 0 {
+func (u *Body) finishReading() {
+	u.eof, u.at = true, time.Now()
+	if t := u.src.Trailer(); t != nil && t.Len() > 0 {
 		u.trailer = t
 	}
 }
 
-// endedAt returns when the whole body had come; false if it has not.
-func (u *upload) endedAt() (time.Duration, bool) {
-	if u.state != bodyPumped {
-		return u.at, u.eof
+// State returns what is known of the body.
+func (u *Body) State() State { return u.state }
+
+// Whole returns a small body, and its trailers.
+func (u *Body) Whole() ([]byte, *message.Header) { return u.buf, u.trailer }
+
+// Received returns how many bytes of the body have come; after Stop, or without a pump.
+func (u *Body) Received() uint64 { return u.received }
+
+// End returns when the whole body had come; the zero time if it has not.
+func (u *Body) End() time.Time {
+	if u.state != Pumped {
+		return u.at
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	return u.at, u.eof
+	return u.at
 }
 
-// replayable says whether another attempt can be sent all that this one was.
-func (u *upload) replayable() bool {
-	if u.state != bodyPumped {
-		return u.state != bodyTunneled
+// Replayable says whether another attempt can be sent all that this one was.
+func (u *Body) Replayable() bool {
+	if u.state != Pumped {
+		return u.state != Tunnelled
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.keep
 }
 
-// send writes the request, head and what there is of its body, to a new
-// attempt. The first error is returned; after WriteHead's nothing can be read.
-func (u *upload) send(s upstream.Stream) (headed bool, err error) {
-	r := u.x.Request
-	if err := s.WriteHead(r, u.state == bodyNone); err != nil {
+// Send writes the request, head and what there is of its body, to a new attempt.
+// If it fails before the head was written, nothing can be read from s either.
+func (u *Body) Send(s upstream.Stream) (headed bool, err error) {
+	if err := s.WriteHead(u.r, u.state == None); err != nil {
 		return false, err
 	}
 	switch u.state {
-	case bodyNone, bodyTunneled:
+	case None, Tunnelled:
 		return true, nil
-	case bodyWhole:
+	case Small:
 		if _, err := s.Write(u.buf); err != nil {
 			return true, err
 		}
@@ -196,24 +235,29 @@ func (u *upload) send(s upstream.Stream) (headed bool, err error) {
 	if err := s.Flush(); err != nil {
 		return true, err
 	}
+	u.attach(s, len(have))
+	return true, nil
+}
+
+// attach has the pump send what comes to s, which has got sent bytes of buf.
+func (u *Body) attach(s upstream.Stream, sent int) {
 	u.mu.Lock()
-	u.target, u.sent, u.ended, u.broken = s, len(have), false, false
+	defer u.mu.Unlock()
+	u.target, u.sent, u.ended, u.broken = s, sent, false, false
 	if u.done == nil {
 		u.done = make(chan struct{})
-		if t := u.x.site.http.RequestTimeout; t > 0 {
-			_ = u.x.down.SetReadDeadline(u.x.Start.Add(t))
+		if u.within > 0 {
+			_ = u.src.SetReadDeadline(u.start.Add(u.within))
 		}
 		go u.pump()
 	}
 	u.cond.Broadcast()
-	u.mu.Unlock()
-	return true, nil
 }
 
-// detach takes the attempt's stream away from the pump. The stream must have
+// Detach takes the attempt's stream away from the pump. The stream must have
 // been aborted, or be at its end: a write would not return otherwise.
-func (u *upload) detach() {
-	if u.state != bodyPumped {
+func (u *Body) Detach() {
+	if u.state != Pumped {
 		return
 	}
 	u.mu.Lock()
@@ -224,9 +268,9 @@ func (u *upload) detach() {
 	u.mu.Unlock()
 }
 
-// complete says whether the attempt of the moment was sent all of the request.
-func (u *upload) complete() bool {
-	if u.state != bodyPumped {
+// Complete says whether the attempt of the moment was sent all of the request.
+func (u *Body) Complete() bool {
+	if u.state != Pumped {
 		return true
 	}
 	u.mu.Lock()
@@ -234,9 +278,9 @@ func (u *upload) complete() bool {
 	return u.ended && !u.writing
 }
 
-// stop ends the pump, and says whether the client may still be sending.
-func (u *upload) stop() (unread bool) {
-	if u.state != bodyPumped {
+// Stop ends the pump, and says whether the client may still be sending.
+func (u *Body) Stop() (unread bool) {
+	if u.state != Pumped {
 		return false
 	}
 	if u.done != nil {
@@ -244,15 +288,15 @@ func (u *upload) stop() (unread bool) {
 		u.stopped, u.target = true, nil
 		u.cond.Broadcast()
 		u.mu.Unlock()
-		_ = u.x.down.SetReadDeadline(past)
+		_ = u.src.SetReadDeadline(past)
 		<-u.done
-		_ = u.x.down.SetReadDeadline(time.Time{})
+		_ = u.src.SetReadDeadline(time.Time{})
 	}
 	return !u.eof
 }
 
-// pump moves the body until stop.
-func (u *upload) pump() {
+// pump moves the body until Stop.
+func (u *Body) pump() {
 	scratch := scratches.Get().(*[scratchSize]byte)
 	u.mu.Lock()
 	for !u.stopped {
@@ -273,7 +317,7 @@ func (u *upload) pump() {
 }
 
 // mayReadLocked says whether there is room for more of the body.
-func (u *upload) mayReadLocked() bool {
+func (u *Body) mayReadLocked() bool {
 	switch {
 	case u.eof:
 		return false
@@ -285,7 +329,7 @@ func (u *upload) mayReadLocked() bool {
 }
 
 // pushLocked writes p, which is the unsent part of buf, to the target.
-func (u *upload) pushLocked(p []byte) {
+func (u *Body) pushLocked(p []byte) {
 	t := u.target
 	u.writing = true
 	u.mu.Unlock()
@@ -297,7 +341,7 @@ func (u *upload) pushLocked(p []byte) {
 	}
 }
 
-func (u *upload) endLocked() {
+func (u *Body) endLocked() {
 	t := u.target
 	u.writing = true
 	u.mu.Unlock()
@@ -310,7 +354,7 @@ func (u *upload) endLocked() {
 }
 
 // writtenLocked ends a write. That it failed the exchange learns from reading.
-func (u *upload) writtenLocked(t upstream.Stream, err error) {
+func (u *Body) writtenLocked(t upstream.Stream, err error) {
 	u.writing = false
 	if err != nil && u.target == t {
 		u.broken = true
@@ -320,7 +364,7 @@ func (u *upload) writtenLocked(t upstream.Stream, err error) {
 
 // pullLocked reads more of the body: into buf as long as it is kept, else
 // through scratch to the target.
-func (u *upload) pullLocked(scratch []byte) {
+func (u *Body) pullLocked(scratch []byte) {
 	if u.keep && len(u.buf) >= u.limit {
 		u.keep = false // too much for another attempt; all of buf was sent
 		u.buf, u.sent = u.buf[:0], 0
@@ -339,8 +383,8 @@ func (u *upload) pullLocked(scratch []byte) {
 	u.mu.Lock()
 	u.writtenLocked(t, nil)
 	u.mu.Unlock()
-	n, err := u.x.down.Read(to)
-	u.x.progress.Add(1)
+	n, err := u.src.Read(to)
+	u.x.Moved()
 	u.mu.Lock()
 	u.received += uint64(n)
 	switch {
@@ -351,17 +395,17 @@ func (u *upload) pullLocked(scratch []byte) {
 	}
 	switch {
 	case err == io.EOF:
-		u.finishReading(time.Since(u.x.Start))
+		u.finishReading()
 	case err != nil && !u.stopped:
 		u.stopped = true
 		f := u.clientFault(err)
 		u.mu.Unlock()
-		u.x.cancel(f)
+		u.x.Cancel(f)
 		u.mu.Lock()
 	}
 }
 
-func (u *upload) writeThroughLocked(p []byte) {
+func (u *Body) writeThroughLocked(p []byte) {
 	t := u.target
 	u.writing = true
 	u.mu.Unlock()
@@ -370,8 +414,8 @@ func (u *upload) writeThroughLocked(p []byte) {
 	u.writtenLocked(t, err)
 }
 
-// growLocked makes room in buf. What it replaces may still be read by send.
-func (u *upload) growLocked() {
+// growLocked makes room in buf. What it replaces may still be read by Send.
+func (u *Body) growLocked() {
 	if len(u.buf) < cap(u.buf) {
 		return
 	}
@@ -380,9 +424,13 @@ func (u *upload) growLocked() {
 	u.buf = next
 }
 
+// ClientGone is why an exchange ends whose client has hung up. Shared, not to be
+// changed.
+var ClientGone = &fault.Fault{Side: fault.Client, Kind: fault.ClientGone, Details: "downstream_remote_disconnect", Hint: "the client closed its connection"}
+
 // clientFault tells what an error of reading the client means.
-func (u *upload) clientFault(err error) *fault.Fault {
-	if f := u.x.cancelled(); f != nil {
+func (u *Body) clientFault(err error) *fault.Fault {
+	if f := u.x.Cancelled(); f != nil {
 		return f
 	}
 	var bad *http1.Error
@@ -394,5 +442,5 @@ func (u *upload) clientFault(err error) *fault.Fault {
 		return &fault.Fault{Side: fault.Client, Kind: fault.BadRequest, Status: bad.Status, Details: "http1.codec_error", Err: err,
 			Hint: "the request's body is not framed as HTTP/1.1 has it"}
 	}
-	return clientGone
+	return ClientGone
 }

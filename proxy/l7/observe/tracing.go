@@ -1,32 +1,54 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package l7
+package observe
 
 import (
 	"context"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/telemetry/accesslog"
 	"github.com/meltemi/meltemi/telemetry/trace"
 )
 
-// tracers are the exporters of a server, one for each collector and service.
-type tracers struct {
+// A TracerConfig is what Tracers need.
+type TracerConfig struct {
+	Node    Node
+	Formats accesslog.Options
+	// DialCluster connects to an endpoint of a cluster; nil: nothing is sent.
+	DialCluster func(ctx context.Context, cluster string) (net.Conn, error)
+}
+
+// Node is what spans tell of this proxy.
+type Node struct {
+	ID, Zone string
+	Resource map[string]string // attributes of all spans
+}
+
+// Tracers are the exporters of a server, one for each collector and service.
+type Tracers struct {
+	cfg TracerConfig
+
 	mu        sync.Mutex
 	exporters map[exporterKey]*trace.Exporter
-	node      Node
 }
 
 type exporterKey struct{ cluster, service, path string }
 
-func (t *tracers) init(cfg Config) { t.exporters, t.node = map[exporterKey]*trace.Exporter{}, cfg.Node }
+// NewTracers returns no exporters yet.
+func NewTracers(cfg TracerConfig) *Tracers {
+	return &Tracers{cfg: cfg, exporters: map[exporterKey]*trace.Exporter{}}
+}
 
-func (t *tracers) close() {
+// Close sends what waits.
+func (t *Tracers) Close() {
 	t.mu.Lock()
 	exporters := t.exporters
 	t.exporters = map[exporterKey]*trace.Exporter{}
@@ -36,10 +58,10 @@ func (t *tracers) close() {
 	}
 }
 
-// A tracer makes the spans of one connection manager.
-type tracer struct {
+// A Tracer makes the spans of one connection manager.
+type Tracer struct {
 	cfg       *config.Tracing
-	sampling  trace.Sampling
+	Sampling  trace.Sampling
 	exporter  *trace.Exporter // nil: contexts are passed on, spans go nowhere
 	operation *accesslog.Format
 	tags      []tagFormat
@@ -51,24 +73,24 @@ type tagFormat struct {
 	format *accesslog.Format
 }
 
-// get returns the tracer for cfg; nil for nil.
-func (t *tracers) get(cfg *config.Tracing, server Config) (*tracer, error) {
+// Get returns the tracer for cfg; nil for nil.
+func (t *Tracers) Get(cfg *config.Tracing) (*Tracer, error) {
 	if cfg == nil {
 		return nil, nil
 	}
-	tr := &tracer{cfg: cfg, sampling: trace.Sampling{Client: cfg.Client, Random: cfg.Random, Overall: cfg.Overall}, node: t.node}
+	tr := &Tracer{cfg: cfg, Sampling: trace.Sampling{Client: cfg.Client, Random: cfg.Random, Overall: cfg.Overall}, node: t.cfg.Node}
 	for _, tag := range cfg.Tags {
 		f := tagFormat{Tag: tag}
 		switch tag.Kind {
 		case config.TagFormat:
 			var err error
-			if f.format, err = accesslog.Compile(tag.Value, server.Formats); err != nil {
+			if f.format, err = accesslog.Compile(tag.Value, t.cfg.Formats); err != nil {
 				return nil, fmt.Errorf("tracing tag %s: %w", tag.Name, err)
 			}
 		case config.TagEnvironment:
 			f.Value = tag.Default
-			if server.Formats.Environment != nil {
-				if v := server.Formats.Environment(tag.Value); v != "" {
+			if t.cfg.Formats.Environment != nil {
+				if v := t.cfg.Formats.Environment(tag.Value); v != "" {
 					f.Value = v
 				}
 			}
@@ -77,11 +99,11 @@ func (t *tracers) get(cfg *config.Tracing, server Config) (*tracer, error) {
 	}
 	if cfg.Operation != "" {
 		var err error
-		if tr.operation, err = accesslog.Compile(cfg.Operation, server.Formats); err != nil {
+		if tr.operation, err = accesslog.Compile(cfg.Operation, t.cfg.Formats); err != nil {
 			return nil, fmt.Errorf("tracing operation: %w", err)
 		}
 	}
-	if cfg.Cluster == "" || server.DialCluster == nil {
+	if cfg.Cluster == "" || t.cfg.DialCluster == nil {
 		return tr, nil
 	}
 	t.mu.Lock()
@@ -91,10 +113,10 @@ func (t *tracers) get(cfg *config.Tracing, server Config) (*tracer, error) {
 		return tr, nil
 	}
 	c := trace.Collector{
-		Dial:      func(ctx context.Context) (net.Conn, error) { return server.DialCluster(ctx, cfg.Cluster) },
+		Dial:      func(ctx context.Context) (net.Conn, error) { return t.cfg.DialCluster(ctx, cfg.Cluster) },
 		Authority: cfg.Cluster, HTTPPath: cfg.HTTPPath, Service: cfg.Service,
 	}
-	for k, v := range t.node.Resource {
+	for k, v := range t.cfg.Node.Resource {
 		c.Resource = append(c.Resource, trace.Tag{Key: k, Value: v})
 	}
 	sender, err := trace.NewSender(c)
@@ -106,11 +128,13 @@ func (t *tracers) get(cfg *config.Tracing, server Config) (*tracer, error) {
 	return tr, nil
 }
 
+const requestID = "x-request-id"
+
 // decorator is how one proxy tells the next what to call the operation.
 const decorator = "x-envoy-decorator-operation"
 
-// begin places the exchange in its trace. A caller's decision counts more than ours.
-func (t *tracer) begin(x *exchange, sampled bool) {
+// Begin places the exchange in its trace. A caller's decision counts more than ours.
+func (t *Tracer) Begin(x *filter.Exchange, sampled bool) {
 	caller, ok := trace.Extract(&x.Request.Header)
 	if ok {
 		sampled = caller.Sampled
@@ -122,8 +146,8 @@ func (t *tracer) begin(x *exchange, sampled bool) {
 	}
 }
 
-// propagate tells the next hop, once the route is known.
-func (t *tracer) propagate(x *exchange) {
+// Propagate tells the next hop; d is the route's decorator, nil for none.
+func (t *Tracer) Propagate(x *filter.Exchange, d *route.Decorator) {
 	h := &x.Request.Header
 	if !t.cfg.NoPropagation {
 		trace.Inject(h, &x.Trace)
@@ -131,24 +155,28 @@ func (t *tracer) propagate(x *exchange) {
 	if x.Conn.Direction == filter.Inbound {
 		if op, ok := h.Lookup(decorator); ok {
 			if x.Span != nil {
-				x.Span.Name = string([]byte(op))
+				x.Span.Name = strings.Clone(op)
 			}
 			h.Delete(decorator)
 		}
 		return
 	}
-	if d := x.decision.Route.Decorator; d != nil && d.Propagate && d.Operation != "" {
+	if d != nil && d.Propagate && d.Operation != "" {
 		h.Set(decorator, d.Operation)
 	}
 }
 
-// end completes the exchange's span and hands it over.
-func (t *tracer) end(x *exchange) {
+// End completes the exchange's span, if it has one, and hands it over. record is
+// scratch space.
+func (t *Tracer) End(x *filter.Exchange, record *accesslog.Record) {
 	s := x.Span
+	if s == nil {
+		return
+	}
 	took, _ := x.Since(filter.ResponseEnd)
 	s.End = s.Start.Add(took)
 	if s.Name == "" {
-		s.Name = t.name(x)
+		s.Name = t.name(x, record)
 	}
 	r := x.Request
 	status := x.Response.Status
@@ -171,9 +199,9 @@ func (t *tracer) end(x *exchange) {
 	s.Tag("user_agent", dash(r.Header.Get("user-agent")))
 	s.Tag("downstream_cluster", dash(r.Header.Get("x-envoy-downstream-service-cluster")))
 	s.Tag("peer.address", x.Conn.DirectRemote.Addr().Unmap().String())
-	s.Tag("http.status_code", x.number(int64(status)))
-	s.Tag("request_size", x.number(int64(x.Received)))
-	s.Tag("response_size", x.number(int64(x.Sent)))
+	s.Tag("http.status_code", strconv.FormatInt(int64(status), 10))
+	s.Tag("request_size", strconv.FormatInt(int64(x.Received), 10))
+	s.Tag("response_size", strconv.FormatInt(int64(x.Sent), 10))
 	s.Tag("response_flags", x.Flags.String())
 	if x.Target.Cluster != "" {
 		s.Tag("upstream_cluster", x.Target.Cluster)
@@ -183,7 +211,7 @@ func (t *tracer) end(x *exchange) {
 	}
 	s.Tag("component", "proxy")
 	if x.GRPCStatus >= 0 {
-		s.Tag("grpc.status_code", x.number(int64(x.GRPCStatus)))
+		s.Tag("grpc.status_code", strconv.FormatInt(int64(x.GRPCStatus), 10))
 	}
 	if s.Error {
 		s.Tag("error", "true")
@@ -196,17 +224,17 @@ func (t *tracer) end(x *exchange) {
 		s.Tag(v.Prefix+"shadow_engine_result", result)
 		s.Tag(v.Prefix+"shadow_effective_policy_id", v.Policy)
 	}
-	t.custom(x, s)
+	t.custom(x, s, record)
 	t.exporter.Export(s)
 }
 
-func (t *tracer) name(x *exchange) string {
+func (t *Tracer) name(x *filter.Exchange, record *accesslog.Record) string {
 	switch {
 	case x.Target.Operation != "":
 		return x.Target.Operation
 	case t.operation != nil:
-		x.Record(&x.record)
-		return string(t.operation.Append(nil, &x.record))
+		x.Record(record)
+		return string(t.operation.Append(nil, record))
 	}
 	if x.Conn.Direction == filter.Inbound {
 		return "ingress"
@@ -214,7 +242,7 @@ func (t *tracer) name(x *exchange) string {
 	return "egress " + x.Request.Authority
 }
 
-func (t *tracer) custom(x *exchange, s *trace.Span) {
+func (t *Tracer) custom(x *filter.Exchange, s *trace.Span, record *accesslog.Record) {
 	for i := range t.tags {
 		tag := &t.tags[i]
 		value := tag.Value
@@ -226,8 +254,8 @@ func (t *tracer) custom(x *exchange, s *trace.Span) {
 				value = tag.Default
 			}
 		case config.TagFormat:
-			x.Record(&x.record)
-			value = string(tag.format.Append(nil, &x.record))
+			x.Record(record)
+			value = string(tag.format.Append(nil, record))
 		}
 		if value != "" {
 			s.Tag(tag.Name, value)

@@ -192,11 +192,7 @@ func TestFaultDelayEndsWithItsClient(t *testing.T) {
 }
 
 func active(r *rig) int64 {
-	n := int64(0)
-	s := r.server.stats.get("test")
-	for i := range s.shards {
-		n += s.shards[i].active.Load()
-	}
+	_, n := r.server.stats.Get("test").Active()
 	return n
 }
 
@@ -296,11 +292,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("the connection stays: %v", err)
 	}
 	eventually(t, "HTTP/2 connections end", func() bool {
-		n := int64(0)
-		s := r.server.stats.get("test")
-		for i := range s.shards {
-			n += s.shards[i].connsActive.Load()
-		}
+		n, _ := r.server.stats.Get("test").Active()
 		return n == 0
 	})
 }

@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package l7
+package observe
 
 import (
 	"sync"
@@ -11,19 +11,18 @@ import (
 	"github.com/meltemi/meltemi/telemetry"
 )
 
-// managers are Envoy's statistics of connection managers, by stat_prefix: they
+// Managers are Envoy's statistics of connection managers, by stat_prefix: they
 // survive the configuration they were made for.
-type managers struct {
-	reg            *telemetry.Registry
-	mirrorsSkipped *telemetry.Counter
+type Managers struct {
+	reg *telemetry.Registry
 
 	mu  sync.Mutex
-	all map[string]*managerStats
+	all map[string]*Manager
 }
 
-// managerStats counts for one stat_prefix, in several places so that
+// A Manager counts for one stat_prefix, in several places so that
 // connections do not meet at one.
-type managerStats struct {
+type Manager struct {
 	shards [statShards]managerShard
 	took   [statShards]*telemetry.Histogram
 }
@@ -36,18 +35,20 @@ type managerShard struct {
 	_                                    [48]byte
 }
 
-func (m *managers) init(reg *telemetry.Registry) {
-	m.reg, m.all = reg, map[string]*managerStats{}
-	m.mirrorsSkipped = reg.Counter("meltemi_mirrored_requests_skipped_total")
+// NewManagers returns an empty set that reg collects from.
+func NewManagers(reg *telemetry.Registry) *Managers {
+	m := &Managers{reg: reg, all: map[string]*Manager{}}
 	reg.Collect(m.collect)
+	return m
 }
 
-func (m *managers) get(prefix string) *managerStats {
+// Get returns the statistics of a stat_prefix.
+func (m *Managers) Get(prefix string) *Manager {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.all[prefix]
 	if s == nil {
-		s = &managerStats{}
+		s = &Manager{}
 		for i := range s.took {
 			s.took[i] = telemetry.NewHistogram(m.reg.Bounds("http.downstream_rq_time"))
 		}
@@ -56,23 +57,27 @@ func (m *managers) get(prefix string) *managerStats {
 	return s
 }
 
-func (s *managerStats) shard(id uint64) *managerShard { return &s.shards[id%statShards] }
+func (s *Manager) shard(id uint64) *managerShard { return &s.shards[id%statShards] }
 
-func (s *managerStats) connOpened(id uint64) {
+// ConnOpened counts a connection; id spreads connections over shards.
+func (s *Manager) ConnOpened(id uint64) {
 	sh := s.shard(id)
 	sh.conns.Add(1)
 	sh.connsActive.Add(1)
 }
 
-func (s *managerStats) connClosed(id uint64) { s.shard(id).connsActive.Add(-1) }
+// ConnClosed counts its end.
+func (s *Manager) ConnClosed(id uint64) { s.shard(id).connsActive.Add(-1) }
 
-func (s *managerStats) begin(id uint64) {
+// Begin counts an exchange.
+func (s *Manager) Begin(id uint64) {
 	sh := s.shard(id)
 	sh.requests.Add(1)
 	sh.active.Add(1)
 }
 
-func (s *managerStats) end(id uint64, status int, took time.Duration) {
+// End counts its end; status 0 is no response.
+func (s *Manager) End(id uint64, status int, took time.Duration) {
 	sh := s.shard(id)
 	sh.active.Add(-1)
 	class := status / 100
@@ -83,9 +88,18 @@ func (s *managerStats) end(id uint64, status int, took time.Duration) {
 	s.took[id%statShards].Record(float64(took) / float64(time.Millisecond))
 }
 
+// Active returns how many connections and exchanges are under way.
+func (s *Manager) Active() (conns, exchanges int64) {
+	for i := range s.shards {
+		conns += s.shards[i].connsActive.Load()
+		exchanges += s.shards[i].active.Load()
+	}
+	return conns, exchanges
+}
+
 var classes = [6]string{2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx", 1: "1xx"}
 
-func (m *managers) collect(e *telemetry.Emitter) {
+func (m *Managers) collect(e *telemetry.Emitter) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for prefix, s := range m.all {

@@ -3,10 +3,10 @@
 
 //go:build !linux
 
-package l7
+package hangup
 
 import "net"
 
-// hungUp is known on Linux only; elsewhere a client that has gone is noticed
+// Seen is known on Linux only; elsewhere a client that has gone is noticed
 // when it is written to.
-func hungUp(net.Conn) bool { return false }
+func Seen(net.Conn) bool { return false }
