@@ -158,55 +158,8 @@ func addSizes(t map[string]builder) {
 }
 
 func addRequest(t map[string]builder) {
-	t["PROTOCOL"] = str(func(r *Record) string {
-		if r.Request == nil {
-			return ""
-		}
-		return versionText(r.Request.Version)
-	})
-	t["RESPONSE_CODE"] = num(func(r *Record) uint64 { return uint64(max(0, r.Status)) })
-	t["RESPONSE_CODE_DETAILS"] = choice(textual, details, "", "ALLOW_WHITESPACES")
-	t["CONNECTION_TERMINATION_DETAILS"] = str(func(r *Record) string { return r.Close })
-	t["RESPONSE_FLAGS"] = plain(textual, func(b []byte, r *Record, _ *operator) ([]byte, bool) {
-		if r.Flags == nil {
-			return append(b, '-'), true
-		}
-		return r.Flags.Append(b), true
-	})
-	t["RESPONSE_FLAGS_LONG"] = plain(textual, func(b []byte, r *Record, _ *operator) ([]byte, bool) {
-		if r.Flags == nil {
-			return append(b, '-'), true
-		}
-		return r.Flags.AppendLong(b), true
-	})
-	t["GRPC_STATUS"] = choice(textual, grpcStatus, "CAMEL_STRING", "SNAKE_STRING", "NUMBER")
-	t["GRPC_STATUS_NUMBER"] = plain(numeric, func(b []byte, r *Record, _ *operator) ([]byte, bool) {
-		return appendUint(b, uint64(max(0, r.GRPCStatus))), r.GRPCStatus >= 0
-	})
-	req := headerOperator(func(r *Record, name string) (string, bool) { return requestField(r.Request, name) })
-	resp := headerOperator(func(r *Record, name string) (string, bool) {
-		if r.Response == nil {
-			return "", false
-		}
-		if name == ":status" {
-			return "", false
-		}
-		return r.Response.Header.Lookup(name)
-	})
-	trailer := headerOperator(func(r *Record, name string) (string, bool) {
-		if r.Trailer == nil {
-			return "", false
-		}
-		return r.Trailer.Lookup(name)
-	})
-	t["REQ"], t["REQUEST_HEADER"] = req, req
-	t["RESP"], t["RESPONSE_HEADER"] = resp, resp
-	t["TRAILER"], t["RESPONSE_TRAILER"] = trailer, trailer
-	t["REQ_WITHOUT_QUERY"] = headerOperator(func(r *Record, name string) (string, bool) {
-		v, ok := requestField(r.Request, name)
-		v, _, _ = strings.Cut(v, "?")
-		return v, ok
-	})
+	addOutcome(t)
+	addHeaders(t)
 	t["PATH"] = pathOperator
 	t["QUERY_PARAM"] = func(arg string, _ bool, _ *Options) (*operator, error) {
 		if arg == "" {
@@ -245,6 +198,62 @@ func addRequest(t map[string]builder) {
 			return ""
 		}
 		return r.Fault.Error()
+	})
+}
+
+// addOutcome adds what became of the request.
+func addOutcome(t map[string]builder) {
+	t["PROTOCOL"] = str(func(r *Record) string {
+		if r.Request == nil {
+			return ""
+		}
+		return versionText(r.Request.Version)
+	})
+	t["RESPONSE_CODE"] = num(func(r *Record) uint64 { return uint64(max(0, r.Status)) })
+	t["RESPONSE_CODE_DETAILS"] = choice(textual, details, "", "ALLOW_WHITESPACES")
+	t["CONNECTION_TERMINATION_DETAILS"] = str(func(r *Record) string { return r.Close })
+	t["RESPONSE_FLAGS"] = plain(textual, func(b []byte, r *Record, _ *operator) ([]byte, bool) {
+		if r.Flags == nil {
+			return append(b, '-'), true
+		}
+		return r.Flags.Append(b), true
+	})
+	t["RESPONSE_FLAGS_LONG"] = plain(textual, func(b []byte, r *Record, _ *operator) ([]byte, bool) {
+		if r.Flags == nil {
+			return append(b, '-'), true
+		}
+		return r.Flags.AppendLong(b), true
+	})
+	t["GRPC_STATUS"] = choice(textual, grpcStatus, "CAMEL_STRING", "SNAKE_STRING", "NUMBER")
+	t["GRPC_STATUS_NUMBER"] = plain(numeric, func(b []byte, r *Record, _ *operator) ([]byte, bool) {
+		return appendUint(b, uint64(max(0, r.GRPCStatus))), r.GRPCStatus >= 0
+	})
+}
+
+func addHeaders(t map[string]builder) {
+	req := headerOperator(func(r *Record, name string) (string, bool) { return requestField(r.Request, name) })
+	resp := headerOperator(func(r *Record, name string) (string, bool) {
+		if r.Response == nil {
+			return "", false
+		}
+		if name == ":status" {
+			return "", false
+		}
+		return r.Response.Header.Lookup(name)
+	})
+	trailer := headerOperator(func(r *Record, name string) (string, bool) {
+		if r.Trailer == nil {
+			return "", false
+		}
+		return r.Trailer.Lookup(name)
+	})
+	t["REQ"], t["REQUEST_HEADER"] = req, req
+	t["RESP"], t["RESPONSE_HEADER"] = resp, resp
+	t["TRAILER"], t["RESPONSE_TRAILER"] = trailer, trailer
+	t["REQ_WITHOUT_QUERY"] = headerOperator(func(r *Record, name string) (string, bool) {
+		v, ok := requestField(r.Request, name)
+		v, _, _ = strings.Cut(v, "?")
+		return v, ok
 	})
 }
 
