@@ -1,0 +1,88 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package demand
+
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/wire/workload"
+)
+
+// Protocol is what a destination speaks.
+type Protocol uint8
+
+// The protocols.
+const (
+	Unset Protocol = iota // to be found out from the first bytes
+	HTTP
+	TCP
+	TLS
+)
+
+func (p Protocol) String() string { return [...]string{"unset", "HTTP", "TCP", "TLS"}[p] }
+
+// A Destination is where a connection goes, ready for the data path. It does not
+// change: when the destination does, the next Lookup returns another one.
+type Destination struct {
+	// Known is false for what is no port of a service of the mesh: TCP then does
+	// what the mesh's outbound policy says.
+	Known     bool
+	Protocol  Protocol
+	Host      mesh.Hostname
+	Namespace mesh.Namespace
+	Port      uint16
+	// Service is what the address or name belongs to; nil if it is no service's.
+	Service *Service
+	// Workload is set where a single workload was addressed.
+	Workload *workload.Workload
+
+	// HTTP conducts what is HTTP; nil where nothing may be: Protocol TCP and TLS,
+	// and unknown destinations. TCP conducts all other bytes.
+	HTTP *config.HTTP
+	TCP  *config.TCP
+
+	plan     plan
+	template *config.OnDemand
+	route    string // wanted of the store, or ""
+	cluster  string // the same
+
+	clock *atomic.Int64 // nil: nobody counts
+	users atomic.Int64  // connections; below 0: gone
+	used  atomic.Int64  // when, by clock
+}
+
+// gone is what users holds once a destination is given up: no number of late
+// comers makes it positive.
+const gone = math.MinInt64 / 2
+
+// Done tells that a connection that Lookup returned the Destination for is over.
+func (d *Destination) Done() {
+	if d.clock == nil {
+		return
+	}
+	if now := d.clock.Load(); d.used.Load() != now {
+		d.used.Store(now)
+	}
+	d.users.Add(-1)
+}
+
+// acquire counts a connection, unless d is gone.
+func (d *Destination) acquire() bool {
+	if d.users.Add(1) <= 0 {
+		d.users.Add(-1)
+		return false
+	}
+	if now := d.clock.Load(); d.used.Load() != now {
+		d.used.Store(now)
+	}
+	return true
+}
+
+// giveUp ends d if nobody uses it.
+func (d *Destination) giveUp() bool { return d.users.CompareAndSwap(0, gone) }
+
+func (d *Destination) idle() bool { return d.users.Load() == 0 }
