@@ -11,6 +11,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/l7/observe"
+	"github.com/meltemi/meltemi/telemetry/accesslog"
 )
 
 // A site is a connection manager's settings, ready for use.
@@ -51,6 +52,19 @@ func newSite(s *Server, h *config.HTTP) (*site, error) {
 	st.faults.noHost = missing("no virtual host has the request's host among its domains")
 	st.faults.noRoute = missing("the virtual host was found, but none of its routes matches the request")
 	return st, nil
+}
+
+// What who wires the data plane together needs of observe.
+type (
+	// Logs are compiled access logs; also for connections that are not HTTP.
+	Logs = observe.Logs
+	// Node is what spans tell of this proxy.
+	Node = observe.Node
+)
+
+// NewLogs compiles formats and opens files.
+func NewLogs(logs []config.AccessLog, files *accesslog.Files, opt accesslog.Options) (*Logs, error) {
+	return observe.NewLogs(logs, files, opt)
 }
 
 // A Downstream is one request being answered: an exchange on an

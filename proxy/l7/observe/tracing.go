@@ -29,6 +29,7 @@ type TracerConfig struct {
 // Node is what spans tell of this proxy.
 type Node struct {
 	ID, Zone string
+	Cluster  string            // service.name where the tracing configuration names no service
 	Resource map[string]string // attributes of all spans
 }
 
@@ -108,13 +109,17 @@ func (t *Tracers) Get(cfg *config.Tracing) (*Tracer, error) {
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	key := exporterKey{cfg.Cluster, cfg.Service, cfg.HTTPPath}
+	service := cfg.Service
+	if service == "" {
+		service = t.cfg.Node.Cluster
+	}
+	key := exporterKey{cfg.Cluster, service, cfg.HTTPPath}
 	if tr.exporter = t.exporters[key]; tr.exporter != nil {
 		return tr, nil
 	}
 	c := trace.Collector{
 		Dial:      func(ctx context.Context) (net.Conn, error) { return t.cfg.DialCluster(ctx, cfg.Cluster) },
-		Authority: cfg.Cluster, HTTPPath: cfg.HTTPPath, Service: cfg.Service,
+		Authority: cfg.Cluster, HTTPPath: cfg.HTTPPath, Service: service,
 	}
 	for k, v := range t.cfg.Node.Resource {
 		c.Resource = append(c.Resource, trace.Tag{Key: k, Value: v})
