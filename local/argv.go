@@ -35,7 +35,8 @@ func controlArgs(state string, paths, listen []string, monitoring string, servin
 }
 
 // proxyArgs runs a member's proxy.
-func proxyArgs(m *Member, control, root, token string) []string {
+// resolver is where it asks for names outside of the mesh; "" for nowhere.
+func proxyArgs(m *Member, control, root, token, resolver string) []string {
 	role := "sidecar"
 	if m.Gateway {
 		role = "router"
@@ -60,6 +61,9 @@ func proxyArgs(m *Member, control, root, token string) []string {
 	if m.captured() {
 		// Capture knows the proxy by its user: it needs no mark, for which it would need privileges.
 		args = append(args, "--dns", loopback(mesh.PortDNS).String())
+		if resolver != "" {
+			args = append(args, "--resolver", resolver)
+		}
 	} else {
 		// Side doors at fixed ports would be everybody's: the admin pages show the same.
 		args = append(args, "--interception", "NONE", "--metrics", "off", "--health", "off")

@@ -26,6 +26,7 @@ const (
 	firstMember  = 10 // last byte of the first member's address
 	lastMember   = 250
 	captureAdmin = 15000
+	dnsPort      = 53
 )
 
 // captured is a place where each member has a network namespace of its own. All are joined by a bridge
@@ -201,6 +202,8 @@ func (c *captured) freeAddr(j *made.Journal) (netip.Addr, error) {
 	}
 	return netip.Addr{}, fmt.Errorf("all addresses of %s are taken", c.subnet)
 }
+
+func (c *captured) resolver() string { return netip.AddrPortFrom(c.host(), dnsPort).String() }
 
 func (c *captured) proxy(m *Member, cmd *command) {
 	cmd.space, cmd.user = m.Space, &proxyUser

@@ -20,6 +20,9 @@ type Config struct {
 	RuntimeDir string
 	// Program starts our own children; empty means this very program.
 	Program string
+	// Proxy is the data plane as a program of its own, which takes the flags of
+	// "proxy"; it is smaller. Empty: Program runs proxies, too.
+	Proxy string
 	// ResolvConf is the machine's resolv.conf, for names outside of the mesh.
 	ResolvConf string
 
@@ -40,7 +43,7 @@ type UpConfig struct {
 
 	// Plain writes lines instead of drawing on Terminal.
 	Plain    bool
-	Terminal *os.File // where the live view may draw; nil: nowhere
+	Terminal *os.File // where the live view may draw, if it is one; nil: nowhere
 
 	XDS, Monitoring uint16 // ports of the control plane
 

@@ -33,7 +33,7 @@ import (
 
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 {
-		play := map[string]func(context.Context, []string) error{"control": fakeControl, "proxy": fakeProxy, "bookshop": playBookshop, "up": playUp, "app": playApp}[os.Args[1]]
+		play := map[string]func(context.Context, []string) error{"control": fakeControl, "proxy": fakeProxy, "bookshop": playBookshop, "up": playUp, "run": playRun, "app": playApp}[os.Args[1]]
 		if play != nil {
 			ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 			err := play(ctx, os.Args[2:])
@@ -66,6 +66,7 @@ func fakeControl(ctx context.Context, args []string) error {
 		return err
 	}
 	mux := http.NewServeMux()
+	mux.HandleFunc("/ready", func(http.ResponseWriter, *http.Request) {})
 	mux.HandleFunc("/debug/problems", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "[]") })
 	mux.HandleFunc("/debug/syncz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "[]") })
 	mux.HandleFunc("/gateway", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(gatewayPorts(paths)) })
@@ -154,11 +155,11 @@ func ask(control, path string, into any) error {
 func fakeProxy(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("proxy", flag.ContinueOnError)
 	name := fs.String("name", "", "")
-	for _, ignored := range []string{"namespace", "service-account", "labels", "drain", "workload-entry"} {
+	for _, ignored := range []string{"namespace", "service-account", "labels", "drain", "workload-entry", "dns", "resolver", "metrics", "health"} {
 		fs.String(ignored, "", "")
 	}
-	role, address, control := fs.String("role", "", ""), fs.String("address", "", ""), fs.String("control", "", "")
-	root, token, state := fs.String("root", "", ""), fs.String("token-file", "", ""), fs.String("state", "", "")
+	role, address, control := fs.String("role", "", ""), fs.String("ip", "", ""), fs.String("control", "", "")
+	root, token := fs.String("root", "", ""), fs.String("token-file", "", "")
 	admin, interception, httpProxy := fs.String("admin", "", ""), fs.String("interception", "", ""), fs.String("http-proxy-port", "", "")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -167,9 +168,6 @@ func fakeProxy(ctx context.Context, args []string) error {
 		if b, err := os.ReadFile(file); err != nil || len(b) == 0 {
 			return fmt.Errorf("what a proxy needs: %q, %v", file, err)
 		}
-	}
-	if err := os.WriteFile(*state+"/kept", nil, 0o600); err != nil {
-		return err
 	}
 	var err error
 	switch {

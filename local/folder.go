@@ -157,15 +157,12 @@ func openRun(path string) (runJournal, error) {
 
 // begin notes the Run itself, so that others can tell whether it lives.
 func (r runJournal) begin() error {
-	return r.journal.Record(made.Thing{Kind: runner, Name: "run", PID: os.Getpid(), Born: made.Born(os.Getpid())})
+	return r.journal.Record(made.Thing{Kind: made.Keeper, Name: "run", PID: os.Getpid(), Born: made.Born(os.Getpid())})
 }
-
-// runner is a process that is listed but never ended: the Run that keeps the journal.
-const runner made.Kind = "runner"
 
 func (r runJournal) alive() bool {
 	for _, t := range r.journal.Things() {
-		if t.Kind == runner {
+		if t.Kind == made.Keeper {
 			return t.Alive()
 		}
 	}

@@ -213,9 +213,6 @@ func TestUpServesAndLeavesNoTrace(t *testing.T) {
 		if err != nil || m.Capture != capture || m.PID != os.Getpid() {
 			t.Errorf("%+v, %v", m, err)
 		}
-		if _, err := os.Stat(filepath.Join(m.Runtime, "members", "reviews-v1", "kept")); err != nil {
-			t.Error("a proxy cannot write into its folder:", err)
-		}
 		second := cfg
 		if err := Up(t.Context(), second); err == nil || !strings.Contains(err.Error(), "already runs") {
 			t.Errorf("a second mesh on the same folder: %v", err)

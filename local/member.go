@@ -35,6 +35,7 @@ type crew struct {
 	control string // where proxies find the control plane
 	runtime string // folder that proxies may read
 	program string // of our own children
+	proxy   string // the data plane alone; "" for program
 	say     func(bad bool, format string, args ...any)
 }
 
@@ -98,8 +99,11 @@ func (u *unit) startProxy() error {
 	c := command{
 		name:    "proxy of " + u.m.ID(),
 		program: u.program,
-		args:    proxyArgs(u.m, u.control, filepath.Join(u.runtime, rootFile), file),
+		args:    proxyArgs(u.m, u.control, filepath.Join(u.runtime, rootFile), file, u.place.resolver()),
 		log:     u.folder.log(u.m.ID() + proxyLog),
+	}
+	if u.crew.proxy != "" {
+		c.program, c.open, c.args = u.crew.proxy, true, c.args[1:]
 	}
 	u.place.proxy(u.m, &c)
 	if c.user != nil {

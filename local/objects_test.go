@@ -77,20 +77,20 @@ spec:
 func TestArguments(t *testing.T) {
 	m := newMember("default", "reviews", "v3", "bookinfo-reviews")
 	m.Addr, m.Admin, m.HTTPProxy = loopback(0).Addr(), 20004, 20003
-	got := strings.Join(proxyArgs(&m, "127.0.0.1:15012", "/r/root", "/r/token"), " ")
-	want := "proxy --role sidecar --name reviews-v3 --namespace default --service-account bookinfo-reviews --labels app=reviews,meltemi.io/member=reviews-v3,version=v3 --address 127.0.0.1 --control 127.0.0.1:15012 --root /r/root --token-file /r/token --state /r/state --admin 127.0.0.1:20004 --drain 2s --workload-entry reviews-v3 --interception NONE --http-proxy-port 20003"
+	got := strings.Join(proxyArgs(&m, "127.0.0.1:15012", "/r/root", "/r/token", ""), " ")
+	want := "proxy --role sidecar --name reviews-v3 --namespace default --service-account bookinfo-reviews --labels app=reviews,meltemi.io/member=reviews-v3,version=v3 --ip 127.0.0.1 --control 127.0.0.1:15012 --root /r/root --token-file /r/token --admin 127.0.0.1:20004 --drain 2s --workload-entry reviews-v3 --interception NONE --metrics off --health off --http-proxy-port 20003"
 	if got != want {
 		t.Errorf("%s", got)
 	}
 	m.HTTPProxy = 0
-	if got := strings.Join(proxyArgs(&m, "c", "r", "t"), " "); strings.Contains(got, "--interception") || strings.Contains(got, "--http-proxy-port") {
+	if got := strings.Join(proxyArgs(&m, "c", "r", "t", "10.0.0.1:53"), " "); strings.Contains(got, "--interception") || strings.Contains(got, "--http-proxy-port") || !strings.HasSuffix(got, "--dns 127.0.0.1:15053 --resolver 10.0.0.1:53") {
 		t.Errorf("with capture: %s", got)
 	}
 	if proxyEnv(&m) != nil {
 		t.Error("with capture an application needs no proxy")
 	}
 	g := gatewayMember()
-	if got := strings.Join(proxyArgs(&g, "c", "r", "t"), " "); !strings.Contains(got, "--role router") || strings.Contains(got, "--workload-entry") || !strings.Contains(got, "istio=ingressgateway") {
+	if got := strings.Join(proxyArgs(&g, "c", "r", "t", ""), " "); !strings.Contains(got, "--role router") || strings.Contains(got, "--workload-entry") || !strings.Contains(got, "istio=ingressgateway") {
 		t.Errorf("gateway: %s", got)
 	}
 	got = strings.Join(controlArgs("/s", []string{"/c", "/r"}, []string{"127.0.0.1:1", "10.0.0.1:1"}, "127.0.0.1:2", []string{"127.0.0.1"}), " ")

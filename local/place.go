@@ -27,6 +27,8 @@ type place interface {
 	app(m *Member, c *command)
 	// reach returns how to open a connection to addr as seen from where m's proxy runs.
 	reach(m *Member) func(ctx context.Context, network, addr string) (net.Conn, error)
+	// resolver is where proxies ask for names outside of the mesh; "" if applications ask by themselves.
+	resolver() string
 }
 
 // explicit is a place without capture: all on loopback, each with ports of its own.
@@ -50,6 +52,8 @@ func (e explicit) settle(ctx context.Context, j *made.Journal, m *Member) error 
 	m.App = netip.AddrPortFrom(m.Addr, app)
 	return nil
 }
+
+func (explicit) resolver() string { return "" }
 
 func (explicit) proxy(*Member, *command) {}
 

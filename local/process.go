@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 
 	"github.com/meltemi/meltemi/local/made"
@@ -26,6 +27,9 @@ const self = "/proc/self/exe"
 type command struct {
 	name    string
 	program string // "" for ourselves
+	// open has program opened by us, so that another user may execute it even from
+	// a folder which that user may not enter.
+	open    bool
 	args    []string
 	env     []string
 	dir     string
@@ -92,19 +96,29 @@ func (c command) build(marker string) (cmd *exec.Cmd, closeLog func(), err error
 	if program == "" {
 		program = selfProgram()
 	}
+	closeLog = func() {}
 	cmd = exec.Command(program, c.args...)
+	if c.open && runtime.GOOS == "linux" {
+		f, err := os.Open(program)
+		if err != nil {
+			return nil, nil, err
+		}
+		closeLog = func() { _ = f.Close() }
+		cmd.Path, cmd.ExtraFiles = "/proc/self/fd/3", []*os.File{f} // the first extra file is 3
+	}
 	cmd.Env = append(append([]string{}, c.env...), made.MarkerVariable+"="+marker)
 	cmd.Dir = c.dir
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, c.stdout, c.stderr
 	c.setAttributes(cmd)
-	closeLog = func() {}
 	if c.log != "" {
 		f, err := os.OpenFile(c.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
+			closeLog()
 			return nil, nil, err
 		}
 		cmd.Stdout, cmd.Stderr = f, f
-		closeLog = func() { _ = f.Close() }
+		closeProgram := closeLog
+		closeLog = func() { closeProgram(); _ = f.Close() }
 	}
 	return cmd, closeLog, nil
 }

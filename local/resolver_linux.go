@@ -20,7 +20,7 @@ func (u *up) runResolver(ctx context.Context) error {
 		return nil
 	}
 	cfg := dns.Defaults()
-	cfg.Listen = []netip.AddrPort{netip.AddrPortFrom(u.capture.host(), 53)}
+	cfg.Listen = []netip.AddrPort{netip.AddrPortFrom(u.capture.host(), dnsPort)}
 	cfg.Upstream = dns.ParseResolvConf(string(text)).Servers
 	cfg.Log = u.cfg.Log
 	s, err := dns.New(cfg)

@@ -115,7 +115,7 @@ func (r *joiner) member() (*Member, error) {
 
 // enter brings the member in and waits for its proxy. The command is not started yet.
 func (r *joiner) enter(ctx context.Context, m *Member) error {
-	c := &crew{folder: r.folder, journal: r.run.journal, place: explicit{r.folder}, control: r.mesh.Control, runtime: r.mesh.Runtime, program: r.cfg.Program, say: r.say}
+	c := &crew{folder: r.folder, journal: r.run.journal, place: explicit{r.folder}, control: r.mesh.Control, runtime: r.mesh.Runtime, program: r.cfg.Program, proxy: r.cfg.Proxy, say: r.say}
 	if r.mesh.Capture {
 		p, err := rejoin(r.folder, r.mesh)
 		if err != nil {

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/meltemi/meltemi/control/ca"
 	"github.com/meltemi/meltemi/daemon"
 	"github.com/meltemi/meltemi/local/made"
@@ -108,7 +110,7 @@ func (u *up) prepare(ctx context.Context) error {
 		return err
 	}
 	host := loopback(0).Addr()
-	u.crew = &crew{folder: u.folder, journal: u.journal, place: explicit{u.folder}, runtime: runtime, program: u.cfg.Program, say: u.say}
+	u.crew = &crew{folder: u.folder, journal: u.journal, place: explicit{u.folder}, runtime: runtime, program: u.cfg.Program, proxy: u.cfg.Proxy, say: u.say}
 	how := "through explicit proxies (" + fmt.Sprint(why) + ")"
 	if why == nil {
 		var err error
@@ -137,7 +139,7 @@ func (u *up) prepare(ctx context.Context) error {
 	}
 	u.watcher = watch.New(watch.Defaults(u.mesh.Monitoring))
 	u.face = view.NewLines(u.cfg.Out, reportEvery)
-	if !u.cfg.Plain && !u.cfg.Check && u.cfg.Terminal != nil {
+	if t := u.cfg.Terminal; !u.cfg.Plain && !u.cfg.Check && t != nil && term.IsTerminal(int(t.Fd())) {
 		u.face = view.NewScreen(u.cfg.Terminal)
 	}
 	u.face.Begin(view.Header{Page: u.mesh.Page + pagePath, Config: strings.Join(u.cfg.Paths, ", "), State: u.folder.dir, How: how})
@@ -292,7 +294,7 @@ func (u *up) runControl(ctx context.Context, started chan<- struct{}) error {
 		if !p.alive() {
 			return stopPolling{fmt.Errorf("it ended: %s", p.ended())}
 		}
-		return getOK(wait, &http.Client{Timeout: time.Second}, u.mesh.Monitoring+"/debug/syncz")
+		return getOK(wait, &http.Client{Timeout: time.Second}, u.mesh.Monitoring+"/ready")
 	})
 	cancel()
 	if ctx.Err() != nil {

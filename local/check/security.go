@@ -153,6 +153,8 @@ func timedOut(err error) error {
 
 // metrics wants the proxies to report mutual TLS on every edge between members.
 func metrics(ctx context.Context, m *Mesh) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	for {
 		mutual := 0
 		var wrong []string
@@ -171,10 +173,11 @@ func metrics(ctx context.Context, m *Mesh) (string, error) {
 			return fmt.Sprintf("connection_security_policy is mutual_tls on %d edges", mutual), nil
 		}
 		// Nothing was counted since the last look: make something to count.
-		if _, err := m.pageAs(ctx, "jason"); err != nil {
+		_, err := m.pageAs(ctx, "jason")
+		switch {
+		case ctx.Err() == nil && err != nil:
 			return "", err
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return "", errors.New("no proxy counts requests that arrive by mutual TLS (istio_requests_total, connection_security_policy)")
 		}
 	}

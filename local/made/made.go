@@ -32,6 +32,7 @@ const (
 	Link      Kind = "link"      // Name: of an interface in our own namespace
 	File      Kind = "file"      // Name: its path
 	Folder    Kind = "folder"    // Name: its path; removed with all in it
+	Keeper    Kind = "keeper"    // the process that keeps the journal: listed so that others can tell whether it lives
 )
 
 // A Thing is something made.

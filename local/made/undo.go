@@ -44,6 +44,8 @@ func (t Thing) undo(ctx context.Context) error {
 	switch t.Kind {
 	case Process:
 		return t.end(ctx)
+	case Keeper:
+		return nil
 	case Namespace:
 		return netns.Delete(t.Name)
 	case Link:

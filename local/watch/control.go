@@ -12,6 +12,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/meltemi/meltemi/control/push"
 )
 
 // A Problem is configuration that is not in force as written.
@@ -42,36 +44,38 @@ func (p Problem) String() string {
 	return strings.Join(parts, ": ")
 }
 
-// A syncState is one resource type at one proxy, as /debug/syncz tells.
-type syncState struct {
-	Proxy string `json:"proxy"`
-	Type  string `json:"type"`
-	State string `json:"state"` // "synced", "lagging" or "nack"
-	Text  string `json:"text"`
-}
-
 // askControl returns what the control plane refused, and what proxies refused of it; or why it cannot be asked.
 func askControl(ctx context.Context, url string) (problems []Problem, trouble string) {
 	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	if err := fetch(ctx, client, url+"/debug/problems", &problems); err != nil {
 		return nil, err.Error()
 	}
-	states, err := syncs(ctx, client, url)
-	if err != nil {
+	var clients []push.ClientStatus
+	if err := fetch(ctx, client, url+"/debug/syncz", &clients); err != nil {
 		return problems, err.Error()
 	}
-	for _, s := range states {
-		if s.State == "nack" {
-			problems = append(problems, Problem{Object: s.Proxy, Field: s.Type, Message: "the proxy refuses its configuration: " + s.Text, Severity: "error"})
+	for _, c := range clients {
+		for _, t := range c.Types {
+			for _, r := range t.Rejected {
+				problems = append(problems, Problem{
+					Object:   name(c.Node),
+					Field:    r.Name,
+					Message:  "the proxy refuses its configuration: " + r.Detail,
+					Severity: "error",
+				})
+			}
 		}
 	}
 	slices.SortStableFunc(problems, func(a, b Problem) int { return cmp.Compare(a.Severity, b.Severity) }) // errors before warnings
 	return problems, ""
 }
 
-func syncs(ctx context.Context, client *http.Client, url string) (states []syncState, err error) {
-	err = fetch(ctx, client, url+"/debug/syncz", &states)
-	return states, err
+// name is the workload's part of a node's ID: "sidecar~10.0.0.1~reviews-v1.default~default.svc.cluster.local".
+func name(node string) string {
+	if parts := strings.Split(node, "~"); len(parts) == 4 {
+		return parts[2]
+	}
+	return node
 }
 
 func fetch(ctx context.Context, client *http.Client, url string, into any) error {
@@ -83,20 +87,4 @@ func fetch(ctx context.Context, client *http.Client, url string, into any) error
 		return fmt.Errorf("control plane: %s: %w", url, err)
 	}
 	return nil
-}
-
-// Lagging returns the proxies that have not taken all their configuration yet, or refused some.
-func Lagging(ctx context.Context, monitoring string) ([]string, error) {
-	states, err := syncs(ctx, &http.Client{Timeout: 2 * time.Second}, monitoring)
-	if err != nil {
-		return nil, err
-	}
-	var names []string
-	for _, s := range states {
-		if s.State != "synced" && !slices.Contains(names, s.Proxy) {
-			names = append(names, s.Proxy)
-		}
-	}
-	slices.Sort(names)
-	return names, nil
 }

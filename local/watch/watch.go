@@ -59,6 +59,8 @@ func Defaults(monitoring string) Config {
 type Watcher struct {
 	cfg Config
 
+	looking sync.Mutex // held during a look: targets' counters belong to one look at a time
+
 	mu      sync.Mutex
 	targets map[string]*target
 	last    Picture
@@ -131,6 +133,8 @@ func (w *Watcher) Run(ctx context.Context, show func(Picture)) error {
 
 // Look takes one look at everything, all at once.
 func (w *Watcher) Look(ctx context.Context) Picture {
+	w.looking.Lock()
+	defer w.looking.Unlock()
 	w.mu.Lock()
 	targets := slices.Collect(maps.Values(w.targets))
 	w.mu.Unlock()
@@ -156,7 +160,7 @@ func (w *Watcher) Look(ctx context.Context) Picture {
 	return p
 }
 
-// look scrapes t and keeps what was added since the last look. Only one look is under way at a time.
+// look scrapes t and keeps what was added since the last look.
 func (t *target) look(ctx context.Context, window time.Duration) {
 	now := time.Now()
 	counts, err := scrape(ctx, t.client, t.URL)

@@ -1,0 +1,232 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package local
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/netio/netns"
+)
+
+// runConfig runs this binary as an application in cfg's mesh.
+func runConfig(cfg UpConfig, args ...string) (RunConfig, *buffer) {
+	out := &buffer{}
+	r := RunDefaults()
+	r.Dir, r.Out = cfg.Dir, out
+	r.Service, r.Version = "hello", "v1"
+	r.Command = append([]string{os.Args[0], "app"}, args...)
+	r.Env = []string{"PATH=" + os.Getenv("PATH")}
+	r.Stdin, r.Stdout, r.Stderr = nil, out, out
+	return r, out
+}
+
+// where returns the address that callers of a service dial.
+func where(cfg UpConfig, service string) string {
+	return whereIs([]string{folder{cfg.Dir}.registrations()})[service]
+}
+
+func TestRunJoinsAndLeaves(t *testing.T) {
+	modes(t, func(t *testing.T, capture bool) {
+		cfg, out := upConfig(t, capture)
+		begin(t, cfg, out)
+		r, said := runConfig(cfg)
+		signals := make(chan os.Signal, 1)
+		r.Signals = signals
+		done := make(chan error, 1)
+		go func() { done <- Run(t.Context(), r) }()
+		within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
+		if !strings.Contains(said.String(), "hello-v1 has joined the mesh as spiffe://cluster.local/ns/default/sa/default") {
+			t.Errorf("%s", said)
+		}
+		// Callers reach it, and it reaches others by their names.
+		addr := where(cfg, "hello")
+		var body string
+		within(t, "an answer", func() bool { body = get(t, "http://"+addr); return body == "hello from the app" })
+		if got := get(t, "http://"+addr+"/?call="+url.QueryEscape("http://reviews:9080/health")); !strings.Contains(got, "Reviews is healthy") {
+			t.Errorf("it called reviews and got %s", got)
+		}
+		if text := readFile(folder{cfg.Dir}.serviceFile("default", "hello")); !strings.Contains(text, "kind: Service") {
+			t.Errorf("no Service was declared: %q", text)
+		}
+		// A second one has a name of its own.
+		second, said2 := runConfig(cfg)
+		second.Signals = make(chan os.Signal)
+		ctx, cancel := context.WithCancel(t.Context())
+		done2 := make(chan error, 1)
+		go func() { done2 <- Run(ctx, second) }()
+		within(t, "the second", func() bool { return strings.Contains(said2.String(), "app is up") })
+		if !strings.Contains(said2.String(), "hello-v1-2 has joined") {
+			t.Errorf("%s", said2)
+		}
+		signals <- os.Interrupt
+		if err := <-done; err != nil {
+			t.Errorf("%v\n%s", err, said)
+		}
+		if readFile(folder{cfg.Dir}.serviceFile("default", "hello")) == "" {
+			t.Error("the Service went with the first of two members")
+		}
+		cancel()
+		if err := <-done2; err != nil {
+			t.Errorf("%v\n%s", err, said2)
+		}
+		if readFile(folder{cfg.Dir}.serviceFile("default", "hello")) != "" || where(cfg, "hello") != "" {
+			t.Error("it has not left")
+		}
+	})
+}
+
+func get(t *testing.T, url string) string {
+	t.Helper()
+	c := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := c.Get(url)
+	if err != nil {
+		return err.Error()
+	}
+	defer resp.Body.Close()
+	b := make([]byte, 4096)
+	n, _ := resp.Body.Read(b)
+	return string(b[:n])
+}
+
+func TestRunTellsHowTheCommandEnded(t *testing.T) {
+	cfg, out := upConfig(t, false)
+	begin(t, cfg, out)
+	r, _ := runConfig(cfg, "fail")
+	var exit *ExitError
+	if err := Run(t.Context(), r); !errors.As(err, &exit) || exit.Code != 7 {
+		t.Errorf("%v", err)
+	}
+	r, _ = runConfig(cfg)
+	r.Command = []string{"sh", "-c", "kill -9 $$"}
+	if err := Run(t.Context(), r); !errors.As(err, &exit) || exit.Code != 128+9 {
+		t.Errorf("%v", err)
+	}
+	r.Command = []string{"no-such-command-here"}
+	if err := Run(t.Context(), r); !errors.Is(err, exec.ErrNotFound) {
+		t.Errorf("%v", err)
+	}
+	r.Program = "/bin/false" // a proxy that ends at once
+	if err := Run(t.Context(), r); err == nil || !strings.Contains(err.Error(), "did not become ready") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestRunRefuses(t *testing.T) {
+	for name, change := range map[string]func(*RunConfig){
+		"no mesh":       func(*RunConfig) {},
+		"no command":    func(r *RunConfig) { r.Command = nil },
+		"bad service":   func(r *RunConfig) { r.Service = "Hello World" },
+		"bad namespace": func(r *RunConfig) { r.Namespace = "../x" },
+		"bad version":   func(r *RunConfig) { r.Version = "v/1" },
+		"no folder":     func(r *RunConfig) { r.Dir = "" },
+	} {
+		r, _ := runConfig(UpConfig{Config: Config{Dir: t.TempDir()}})
+		change(&r)
+		if err := Run(t.Context(), r); err == nil {
+			t.Errorf("%s: ran", name)
+		}
+	}
+}
+
+// playRun is a Run in a process of its own, for tests that kill it.
+func playRun(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("run", flag.ContinueOnError)
+	cfg := RunDefaults()
+	fs.StringVar(&cfg.Dir, "dir", "", "")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	cfg.Service, cfg.Command = "hello", fs.Args()
+	return Run(ctx, cfg)
+}
+
+func TestTheNextStartCleansUpAfterARunThatCrashed(t *testing.T) {
+	modes(t, func(t *testing.T, capture bool) {
+		cfg, out := upConfig(t, capture)
+		end := begin(t, cfg, out)
+		said := &buffer{}
+		cmd := exec.Command(os.Args[0], "run", "--dir", cfg.Dir, os.Args[0], "app")
+		cmd.Stdout, cmd.Stderr = said, said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
+		_ = cmd.Process.Kill()
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+		if runtime.GOOS == "linux" && len(children()) == 0 {
+			t.Error("nothing survived, so nothing is shown")
+		}
+		out2 := &buffer{}
+		cfg.Out = out2
+		end = begin(t, cfg, out2)
+		_ = cmd.Wait() // its output was open while its children lived
+		if got := where(cfg, "hello"); got != "" {
+			t.Errorf("it is still registered at %s", got)
+		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestALivingRunOutlivesTheMesh(t *testing.T) {
+	cfg, out := upConfig(t, false)
+	end := begin(t, cfg, out)
+	r, said := runConfig(cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- Run(ctx, r) }()
+	within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	out2 := &buffer{}
+	cfg.Out = out2
+	end = begin(t, cfg, out2)
+	if got := where(cfg, "hello"); got == "" {
+		t.Error("the next mesh does not know it")
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if err := end(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProcessesRunAsWhoTheyShould(t *testing.T) {
+	cfg, out := upConfig(t, true)
+	begin(t, cfg, out)
+	for name, uid := range map[string]string{"proxy of reviews-v1": "1337", "reviews-v1": "65534", "proxy of istio-ingressgateway": "1337"} {
+		p := processOf(t, cfg, name)
+		status := readFile(fmt.Sprintf("/proc/%d/status", p.PID))
+		if !strings.Contains(status, "Uid:\t"+uid+"\t"+uid) {
+			t.Errorf("%s does not run as %s", name, uid)
+		}
+		if !strings.Contains(status, "CapEff:\t0000000000000000") {
+			t.Errorf("%s has capabilities", name)
+		}
+	}
+	f := folder{cfg.Dir}
+	names, err := netns.List(f.space(""))
+	if err != nil || len(names) != 7 || !slices.Contains(names, f.space("hub")) {
+		t.Errorf("namespaces %v, %v", names, err)
+	}
+}
