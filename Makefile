@@ -4,7 +4,7 @@
 GO       ?= go
 CACHE    := $(CURDIR)/.cache
 LINT     := $(CACHE)/bin/golangci-lint
-LINT_VER := v2.12.2
+LINT_VER := v2.15.0
 FUZZTIME ?= 10s
 
 .PHONY: build check fmt vet lint layers test race e2e bench fuzz gen clean

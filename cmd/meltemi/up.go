@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,20 @@ import (
 )
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// dataPlane is the data plane as a program of its own, if it lies beside this one
+// ("make build" puts it there): a sidecar is what every workload pays for.
+func dataPlane() string {
+	own, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	beside := filepath.Join(filepath.Dir(own), "meltemi-proxy")
+	if info, err := os.Stat(beside); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return ""
+	}
+	return beside
+}
 
 func upCommand() *cobra.Command {
 	cfg := local.UpDefaults()
@@ -45,7 +60,7 @@ are told of their proxy by HTTP_PROXY. Everything that was made is removed at th
 	fs.Uint16Var(&cfg.XDS, "xds-port", cfg.XDS, "port of the control plane")
 	fs.Uint16Var(&cfg.Monitoring, "monitoring-port", cfg.Monitoring, "port of the control plane's monitoring")
 	c.RunE = work(func(ctx context.Context, args []string) error {
-		cfg.Paths = args
+		cfg.Paths, cfg.Proxy = args, dataPlane()
 		cfg.Terminal = os.Stdout
 		cfg.Log = logs.New(os.Stderr, logs.Config{Level: logs.Off}).Logger("up")
 		return local.Up(ctx, cfg)
@@ -85,7 +100,7 @@ HTTP_PROXY how to call others. Its exit code is ours.`,
 		signals := make(chan os.Signal, 8)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 		defer signal.Stop(signals)
-		cfg.Command, cfg.Env, cfg.Signals = args, os.Environ(), signals
+		cfg.Command, cfg.Env, cfg.Signals, cfg.Proxy = args, os.Environ(), signals, dataPlane()
 		cfg.Out = os.Stderr // standard output is the command's
 		return fail(local.Run(c.Context(), cfg))
 	}
