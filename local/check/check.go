@@ -17,6 +17,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/meltemi/meltemi/local/watch"
@@ -66,6 +67,7 @@ var checks = []struct {
 	{"certificates", certificates},
 	{"metrics", metrics},
 	{"change", change},
+	{"members-to-the-end", members}, // nobody died meanwhile
 }
 
 // Run makes all checks, each told on a line of out: "ok   NAME  detail" or "FAIL NAME  detail".
@@ -81,7 +83,7 @@ func Run(ctx context.Context, m Mesh, out io.Writer) error {
 		cancel()
 		word := "ok  "
 		if err != nil {
-			word, detail = "FAIL", err.Error()
+			word, detail = "FAIL", strings.ReplaceAll(err.Error(), "\n", "; ")
 			failed = append(failed, c.name)
 		}
 		if _, err := fmt.Fprintf(out, "%s %-18s %s\n", word, c.name, detail); err != nil {
