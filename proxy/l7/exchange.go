@@ -112,6 +112,26 @@ func (x *exchange) start(c *connection, r *message.Request) {
 // end ends what start began.
 func (x *exchange) end() { x.conn.end(x) }
 
+// abandon ends an exchange in the middle of a step, after a defect.
+func (x *exchange) abandon() {
+	x.down.Abort(codeInternal)
+	if lease := x.lease; lease != nil {
+		x.lease = nil
+		_ = x.setStream(nil)
+		lease.Abort(codeCancel)
+		x.body.Stop()
+		x.body.Detach()
+		lease.Done(upstream.Outcome{})
+	}
+	x.body.Stop()
+	x.leaveRetry()
+	if x.admitted {
+		x.cluster.Leave()
+	}
+	x.site.stats.End(x.Conn.ID, 0, time.Since(x.Start))
+	x.end()
+}
+
 // release gives the storage back.
 func (x *exchange) release() {
 	x.mu.Lock()
@@ -205,6 +225,9 @@ func (x *exchange) setStream(s upstream.Stream) *fault.Fault {
 
 // Hold waits; see filter.Holder.
 func (x *exchange) Hold(d time.Duration) *fault.Fault {
+	if d <= 0 {
+		return x.Cancelled()
+	}
 	wake := make(chan struct{})
 	x.mu.Lock()
 	if x.gone != nil {

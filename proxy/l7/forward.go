@@ -247,7 +247,8 @@ func (x *exchange) giveUp(lease *upstream.Lease, f *fault.Fault) {
 func (x *exchange) discard() {
 	lease := x.lease
 	x.lease = nil
-	o := upstream.Outcome{Status: outcomeStatus(&x.Response)}
+	o := upstream.Outcome{}
+	o.Status, o.GRPC = outcomeStatus(&x.Response)
 	_ = x.setStream(nil)
 	if x.body.Complete() {
 		o.Reusable = readRest(lease.Stream)
@@ -282,11 +283,11 @@ func readRest(s upstream.Stream) bool {
 
 // outcomeStatus is what outlier detection is told: for gRPC, what the status in
 // a response's head stands for.
-func outcomeStatus(r *message.Response) int {
+func outcomeStatus(r *message.Response) (status int, grpc bool) {
 	if s, ok := r.Header.Lookup("grpc-status"); ok && r.Status == 200 {
-		return httpOfGRPC(s)
+		return httpOfGRPC(s), true
 	}
-	return r.Status
+	return r.Status, false
 }
 
 func isTimeout(err error) bool {

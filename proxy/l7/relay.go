@@ -37,7 +37,7 @@ func (x *exchange) relay() *fault.Fault {
 	if x.urx {
 		x.Flags |= filter.UpstreamRetryLimitExceeded
 	}
-	x.outcome.Status = outcomeStatus(resp)
+	x.outcome.Status, x.outcome.GRPC = outcomeStatus(resp)
 	tunnel := x.accepted()
 	x.responseHeaders()
 	x.site.http.Chain.Respond(&x.Exchange)

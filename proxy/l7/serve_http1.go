@@ -64,6 +64,7 @@ func (c *connection) awaitRequest(sc *http1.ServerConn) bool {
 func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 	h := c.site.http
 	x.start(c, &x.in)
+	defer c.recoverPanic(x)
 	head := h.HeadersTimeout
 	if h.RequestTimeout > 0 && (head == 0 || h.RequestTimeout < head) {
 		head = h.RequestTimeout
@@ -78,7 +79,7 @@ func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 	if err != nil {
 		x.badRequest(err)
 		x.end()
-		_ = sc.Linger(lingerFor)
+		_ = sc.Linger(c.lingerFor())
 		return false
 	}
 	if x.Request.Close || c.draining() || c.usedUp() || c.expiredConn(x.Start) {
@@ -95,7 +96,7 @@ func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 	again, _ := sc.Next()
 	if !again {
 		if x.unread {
-			_ = sc.Linger(lingerFor) // or the answer is lost in a reset
+			_ = sc.Linger(c.lingerFor()) // or the answer is lost in a reset
 		}
 		return false
 	}
@@ -103,6 +104,15 @@ func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 		_ = sc.SetReadDeadline(time.Time{})
 	}
 	return true
+}
+
+// lingerFor is how long a connection that we close may go on being read, so that
+// our last words are not lost in a reset (delayed_close_timeout).
+func (c *connection) lingerFor() time.Duration {
+	if d := c.site.http.DelayedClose; d > 0 {
+		return d
+	}
+	return lingerFor
 }
 
 // badRequest answers what could not be read.

@@ -44,10 +44,10 @@ func (c *connection) serveHTTP2(held []byte) {
 
 // serveStream conducts the exchange of one stream.
 func (c *connection) serveStream(st *http2.ServerStream) {
-	defer c.recoverPanic()
 	x := take()
 	x.down = st
 	x.start(c, st.Request())
+	defer c.recoverPanic(x)
 	gen := x.generation
 	st.OnReset(func() { x.cancelIf(gen, streamReset) })
 	if c.usedUp() {

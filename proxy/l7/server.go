@@ -121,7 +121,7 @@ func (s *Server) ServeConn(conn net.Conn, facts *filter.Conn, h *config.HTTP, ro
 	defer site.stats.ConnClosed(facts.ID)
 	s.sweeper.add(c)
 	defer s.sweeper.remove(c)
-	defer c.recoverPanic()
+	defer c.recoverPanic(nil)
 	held, two := c.version()
 	if two {
 		c.serveHTTP2(held)
@@ -154,10 +154,16 @@ func (s *Server) leave(st *site) {
 	}
 }
 
-// recoverPanic keeps a defect that one connection meets from ending the others.
-func (c *connection) recoverPanic() {
-	if p := recover(); p != nil {
-		c.server.cfg.Log.Error("defect while serving a connection", "connection", c.facts.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+// recoverPanic keeps a defect that one exchange meets from ending the others. x
+// is that exchange, if it had begun: what it took is given back, its storage is not.
+func (c *connection) recoverPanic(x *exchange) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	c.server.cfg.Log.Error("defect while serving a connection", "connection", c.facts.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	if x != nil {
+		x.abandon()
 	}
 }
 

@@ -1,0 +1,160 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+// moody is a backend that answers, refuses, breaks off, dawdles or streams, as
+// the dice say.
+func moody(w http.ResponseWriter, r *http.Request) {
+	switch rand.IntN(8) {
+	case 0:
+		panic(http.ErrAbortHandler)
+	case 1:
+		http.Error(w, "no", 503)
+		return
+	case 2:
+		_, _ = io.CopyN(w, r.Body, 100)
+		return
+	case 3:
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		_, _ = io.WriteString(w, strings.Repeat("x", rand.IntN(100_000)))
+		panic(http.ErrAbortHandler)
+	case 4:
+		select {
+		case <-r.Context().Done():
+			return
+		case <-time.After(time.Duration(rand.IntN(20)) * time.Millisecond):
+		}
+	}
+	_, _ = io.Copy(w, r.Body)
+}
+
+// Whatever upstream and client do, nothing is lost: no goroutine, no place in a
+// circuit breaker, no exchange without its line in the log, no wrong body.
+func TestHammer(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Run("", func(t *testing.T) {
+		r := newRig(t, func(s *setup) {
+			for _, p := range []upstream.Protocol{upstream.HTTP1, upstream.HTTP2} {
+				s.specs = append(s.specs, cluster(fmt.Sprint("b", p), p, backend(t, moody), backend(t, moody)))
+				s.routes = append(s.routes, to(fmt.Sprint("/", p), fmt.Sprint("b", p), retry("5xx,reset,refused-stream", 2), func(f *route.Forward) {
+					f.Timeout = 15 * time.Millisecond
+					f.Retry.PerTry = 7 * time.Millisecond
+				}))
+			}
+		})
+		exchanges := 400
+		if testing.Short() {
+			exchanges = 50
+		}
+		var wg sync.WaitGroup
+		for worker := range 8 {
+			wg.Go(func() { hammer(t, r, client(t, worker%2 == 1), exchanges) })
+		}
+		wg.Wait()
+		r.settled()
+	})
+	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before+2 })
+}
+
+func hammer(t *testing.T, r *rig, c *http.Client, n int) {
+	for range n {
+		body := bytes.Repeat([]byte{'a' + byte(rand.IntN(26))}, []int{0, 10, 5_000, 50_000, 300_000}[rand.IntN(5)])
+		var in io.Reader = bytes.NewReader(body)
+		if rand.IntN(2) == 0 {
+			in = struct{ io.Reader }{in} // of unknown length
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		if rand.IntN(5) == 0 {
+			time.AfterFunc(time.Duration(rand.IntN(15))*time.Millisecond, cancel)
+		}
+		req := r.request("POST", fmt.Sprint("/", rand.IntN(2)), in).WithContext(ctx)
+		resp, err := c.Do(req)
+		if err == nil {
+			got, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if err == nil && resp.StatusCode == 200 && !bytes.HasPrefix(body, got) && bytes.Trim(got, "x") != nil && len(bytes.Trim(got, "x")) > 0 {
+				t.Errorf("sent %d bytes, got %d others", len(body), len(got))
+			}
+		}
+		cancel()
+	}
+}
+
+// settled waits until nothing is under way any more.
+func (r *rig) settled() {
+	r.t.Helper()
+	eventually(r.t, "exchanges end", func() bool { return active(r) == 0 })
+	for _, st := range r.set.Snapshot() {
+		stats := r.set.Ref(st.Spec.Name).Stats()
+		eventually(r.t, "leases end", func() bool {
+			return stats.RequestActive.Load() == 0 && stats.RequestPending.Load() == 0 && stats.RetryActive.Load() <= 0
+		})
+	}
+}
+
+// bomb panics at one of its calls.
+type bomb struct {
+	filter.Pass
+	at atomic.Int32
+}
+
+func (b *bomb) OnRequest(*filter.Exchange) *fault.Fault { b.tick(1); return nil }
+func (b *bomb) OnResponse(*filter.Exchange)             { b.tick(2) }
+func (b *bomb) OnEnd(*filter.Exchange)                  { b.tick(3) }
+func (b *bomb) tick(n int32) {
+	if b.at.Load() == n {
+		panic("defect of a filter")
+	}
+}
+
+func TestDefectEndsOneExchangeOnly(t *testing.T) {
+	b := &bomb{}
+	r := newRig(t, func(s *setup) {
+		spec := cluster("b", upstream.HTTP1, backend(t, echo))
+		spec.Breakers.MaxRequests = 2
+		s.specs = append(s.specs, spec)
+		s.entries = []filter.Entry{{Name: "bomb", Filter: b}}
+		s.routes = append(s.routes, to("/", "b"))
+	})
+	for _, two := range []bool{false, true} {
+		c := client(t, two)
+		for at := range int32(4) {
+			b.at.Store(at)
+			for range 4 {
+				resp, err := c.Do(r.request("POST", "/", strings.NewReader(strings.Repeat("x", 50_000))))
+				if err != nil {
+					continue
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
+		}
+		b.at.Store(0)
+		if resp, _ := do(t, c, r.request("GET", "/", nil)); resp.StatusCode != 200 {
+			t.Errorf("afterwards: %d", resp.StatusCode)
+		}
+	}
+	r.settled()
+}
