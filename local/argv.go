@@ -17,7 +17,7 @@ import (
 // This file alone knows the command lines of our own subcommands.
 
 // drainAtEnd is how long a member's proxy may finish what is under way when the member leaves.
-const drainAtEnd = 2 * time.Second
+const drainAtEnd = time.Second
 
 // controlArgs runs the control plane.
 func controlArgs(state string, paths, listen []string, monitoring string, servingNames []string) []string {

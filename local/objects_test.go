@@ -78,7 +78,7 @@ func TestArguments(t *testing.T) {
 	m := newMember("default", "reviews", "v3", "bookinfo-reviews")
 	m.Addr, m.Admin, m.HTTPProxy = loopback(0).Addr(), 20004, 20003
 	got := strings.Join(proxyArgs(&m, "127.0.0.1:15012", "/r/root", "/r/token", ""), " ")
-	want := "proxy --role sidecar --name reviews-v3 --namespace default --service-account bookinfo-reviews --labels app=reviews,meltemi.io/member=reviews-v3,version=v3 --ip 127.0.0.1 --control 127.0.0.1:15012 --root /r/root --token-file /r/token --admin 127.0.0.1:20004 --drain 2s --workload-entry reviews-v3 --interception NONE --metrics off --health off --http-proxy-port 20003"
+	want := "proxy --role sidecar --name reviews-v3 --namespace default --service-account bookinfo-reviews --labels app=reviews,meltemi.io/member=reviews-v3,version=v3 --ip 127.0.0.1 --control 127.0.0.1:15012 --root /r/root --token-file /r/token --admin 127.0.0.1:20004 --drain 1s --workload-entry reviews-v3 --interception NONE --metrics off --health off --http-proxy-port 20003"
 	if got != want {
 		t.Errorf("%s", got)
 	}

@@ -82,7 +82,11 @@ func Up(ctx context.Context, cfg UpConfig) error {
 		err = u.run(ctx)
 	}
 	// Taking down is not interrupted by what ended the rest.
-	return errors.Join(err, u.journal.Undo(context.WithoutCancel(ctx)), u.folder.sweepServices())
+	undone := errors.Join(u.journal.Undo(context.WithoutCancel(ctx)), u.folder.sweepServices())
+	if undone == nil {
+		_, _ = fmt.Fprintln(cfg.Out, "all that was made is removed")
+	}
+	return errors.Join(err, undone)
 }
 
 // prepare finds out where everything goes. Nothing runs yet.

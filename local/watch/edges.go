@@ -35,9 +35,9 @@ type Edge struct {
 
 type flow struct{ from, to, version string }
 
-// edges adds up what was counted in the window. The caller's view counts where there is one, as it
+// edges adds up what was counted over span. The caller's view counts where there is one, as it
 // knows of requests that never arrived; how connections were protected, only the callee knows.
-func edges(recent []slice, window time.Duration) []Edge {
+func edges(recent []slice, span time.Duration) []Edge {
 	source, dest := map[flow]counters{}, map[flow]counters{}
 	for _, s := range recent {
 		for k, c := range s.added {
@@ -61,7 +61,7 @@ func edges(recent []slice, window time.Duration) []Edge {
 		out = append(out, Edge{
 			From: f.from, To: f.to, Version: f.version,
 			Requests: c.requests,
-			Rate:     c.requests / window.Seconds(),
+			Rate:     c.requests / span.Seconds(),
 			Share:    c.requests / totals[flow{f.from, f.to, ""}],
 			Success:  1 - c.failed/c.requests,
 			P50:      quantile(c.buckets, 0.5),

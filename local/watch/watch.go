@@ -63,6 +63,7 @@ type Watcher struct {
 
 	mu      sync.Mutex
 	targets map[string]*target
+	began   time.Time // of the first look
 	last    Picture
 }
 
@@ -137,8 +138,13 @@ func (w *Watcher) Look(ctx context.Context) Picture {
 	defer w.looking.Unlock()
 	w.mu.Lock()
 	targets := slices.Collect(maps.Values(w.targets))
-	w.mu.Unlock()
 	p := Picture{At: time.Now()}
+	if w.began.IsZero() {
+		w.began = p.At
+	}
+	// Until a whole window has passed, rates are over what has.
+	span := min(w.cfg.Window, max(p.At.Sub(w.began), w.cfg.Every))
+	w.mu.Unlock()
 	var wg sync.WaitGroup
 	for _, t := range targets {
 		wg.Go(func() { t.look(ctx, w.cfg.Window) })
@@ -153,7 +159,7 @@ func (w *Watcher) Look(ctx context.Context) Picture {
 		p.Proxies = append(p.Proxies, Proxy{t.Name, t.err})
 		all = append(all, t.recent...)
 	}
-	p.Edges = edges(all, w.cfg.Window)
+	p.Edges = edges(all, span)
 	w.mu.Lock()
 	w.last = p
 	w.mu.Unlock()

@@ -70,7 +70,7 @@ func TestPicture(t *testing.T) {
 		t.Fatalf("%+v", p.Edges)
 	}
 	v1, v3 := p.Edges[0], p.Edges[1]
-	if v1.From != "productpage-v1" || v1.To != "reviews" || v1.Version != "v1" || v1.Requests != 1200 || v1.Rate != 240 || v1.Share != 0.75 || v1.Success != 1 || v1.Security != Mutual {
+	if v1.From != "productpage-v1" || v1.To != "reviews" || v1.Version != "v1" || v1.Requests != 1200 || v1.Rate != 1200 || v1.Share != 0.75 || v1.Success != 1 || v1.Security != Mutual {
 		t.Errorf("%+v", v1)
 	}
 	if v1.P50 != 10*time.Millisecond || v1.P99 != 100*time.Millisecond {
