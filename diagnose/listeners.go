@@ -51,8 +51,15 @@ func (m *Mesh) Listeners(ctx context.Context, workload string) error {
 	}
 	where := m.places()
 	t := table{head: []string{"NAME", "ADDRESS", "PORT", "MATCH", "DESTINATION", "FROM"}}
+	said := map[string]bool{}
 	for i := range d.listeners {
 		l := &d.listeners[i]
+		if l.failure != nil {
+			if l.Name == "" && said[l.failure.Details] { // Envoy notes some failures a second time, under no name
+				continue
+			}
+			said[l.failure.Details] = true
+		}
 		host, port := l.Address.parts()
 		chains := l.Chains
 		if l.Default != nil {

@@ -23,7 +23,11 @@ type story struct {
 // written, and what was considered.
 func (m *Mesh) story(ctx context.Context, e *Explanation, q Question) error {
 	s := &story{places: m.places()}
-	s.line(0, "%s %s from %s", cmp.Or(q.Method, "GET"), q.URL, e.From)
+	what := cmp.Or(q.Method, "GET") + " " + q.URL
+	if strings.HasPrefix(q.URL, "tcp:") {
+		what = q.URL
+	}
+	s.line(0, "%s from %s", what, e.From)
 	s.steps(ctx, e.Caller)
 	if e.Callee != nil {
 		s.line(0, "")
@@ -111,11 +115,11 @@ func (s *story) verdict(e *Explanation) string {
 		return "The request " + last.Summary + "."
 	case explain.Refuse:
 		if last.Status != 0 {
-			return fmt.Sprintf("The request is refused: the proxy of %s %s.", who, last.Summary)
+			return fmt.Sprintf("The request is refused: the proxy of %s answers %s.", who, last.Summary)
 		}
 		return fmt.Sprintf("The connection is refused by the proxy of %s: %s.", who, last.Summary)
 	case explain.Bypass:
-		return "The mesh has no part in it: " + last.Summary + "."
+		return "The mesh has no part in it: " + last.Steps[len(last.Steps)-1].Says + "."
 	}
-	return fmt.Sprintf("The proxy of %s answers by itself: %s.", who, last.Summary)
+	return fmt.Sprintf("The proxy of %s answers by itself, %s.", who, last.Summary)
 }

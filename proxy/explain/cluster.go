@@ -41,7 +41,10 @@ func (a *Answer) toCluster(ref *upstream.Ref, r *upstream.Request) {
 	}
 	if choice.Picked == nil {
 		step.Says = "no healthy endpoint (UH)"
-		if len(step.Considered) == 0 {
+		switch {
+		case spec.Discovery == upstream.OriginalDst:
+			step.Says = "no endpoint (UH): the client dialled the proxy itself, so that where else to go is not known"
+		case len(step.Considered) == 0:
 			step.Says = "no endpoint (UH): is any workload of the service running, and do its labels fit?"
 		}
 		a.fail(503, step)
@@ -207,7 +210,7 @@ func (a *Answer) end(o Outcome, status int, s Step) {
 	a.Outcome, a.Status = o, status
 	a.Summary = string(s.Stage) + ": " + s.Says
 	if status != 0 {
-		a.Summary = fmt.Sprintf("answered with %d: %s", status, s.Says)
+		a.Summary = fmt.Sprintf("%d: %s", status, s.Says)
 	}
 	a.Next = nil
 }

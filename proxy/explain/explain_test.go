@@ -213,7 +213,7 @@ func TestOutboundCaptured(t *testing.T) {
 		listener, chain string
 		says            string
 	}{
-		{"http://details:9080/", "", Respond, "0.0.0.0_9080", "(unnamed)", "answered with 204"},
+		{"http://details:9080/", "", Respond, "0.0.0.0_9080", "(unnamed)", "204: "},
 		{"https://details:9080/", "", Forward, "0.0.0.0_9080", "PassthroughFilterChain", "goes to 240.240.0.1:9080"},
 		{"tcp://10.0.0.1:5432", "", Forward, "virtualOutbound", "virtualOutbound-catchall-tcp", "goes to 10.0.0.1:5432 by plaintext"},
 		{"http://any/", "10.0.0.1:15001", Refuse, "virtualOutbound", "virtualOutbound-blackhole", "no endpoint (UH)"},

@@ -31,7 +31,10 @@ func (w World) inbound(ctx context.Context, a *Answer, r *request) error {
 	facts := r.facts(r.dst)
 	facts.Remote, facts.DirectRemote = remote, remote
 	conn := &filter.Conn{
-		Direction: l.Direction, Listener: l.Name, Local: r.dst, OriginalDst: r.dst, Remote: remote, DirectRemote: remote, SNI: facts.SNI,
+		Direction: l.Direction, Listener: l.Name, Local: r.dst, Remote: remote, DirectRemote: remote, SNI: facts.SNI,
+	}
+	if l.OriginalDst {
+		conn.OriginalDst = r.dst
 	}
 	chain := a.choose(l, &facts)
 	if chain == nil {

@@ -23,7 +23,10 @@ func (w World) outbound(ctx context.Context, a *Answer, r *request) error {
 		return err
 	}
 	facts := r.facts(dst)
-	conn := &filter.Conn{Direction: l.Direction, Listener: l.Name, Local: dst, OriginalDst: dst, SNI: facts.SNI}
+	conn := &filter.Conn{Direction: l.Direction, Listener: l.Name, Local: dst, SNI: facts.SNI}
+	if l.HandOff || !l.Bind { // captured; else the client dialled the proxy itself
+		conn.OriginalDst = dst
+	}
 	chain := a.choose(l, &facts)
 	if chain == nil {
 		return nil
