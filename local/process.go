@@ -29,11 +29,11 @@ type command struct {
 	program string // "" for ourselves
 	// open has program opened by us, so that another user may execute it even from
 	// a folder which that user may not enter.
-	open    bool
-	args    []string
-	env     []string
-	dir     string
-	log     string // file for its output, appended to; "" for the streams below
+	open bool
+	args []string
+	env  []string
+	dir  string
+	log  string // file for its output, appended to; "" for the streams below
 
 	stdin          io.Reader
 	stdout, stderr io.Writer
