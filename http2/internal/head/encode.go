@@ -27,7 +27,7 @@ type Encoder struct {
 	first, next uint32
 	byField     index // by the hash of name and value
 	byName      index // by the hash of the name
-	seenOnce    [512]uint16
+	seen        sightings
 
 	lower []byte // scratch for names with capitals
 }
@@ -105,14 +105,28 @@ func (e *Encoder) field(b []byte, name, value string) []byte {
 	if index == 0 {
 		index = e.nameIndex(hn, name)
 	}
-	seen, mark := &e.seenOnce[h%uint64(len(e.seenOnce))], uint16(h>>48)|1
-	if *seen != mark || len(name)+len(value)+32 > min(worthTable, e.max) {
-		*seen = mark
+	if len(name)+len(value)+32 > min(worthTable, e.max) || !e.seen.before(h) {
 		return appendLiteral(b, 0, 4, index, name, value)
 	}
 	b = appendLiteral(b, 0x40, 6, index, name, value)
 	e.insert(entry{strings.Clone(name), strings.Clone(value)}, hn, h)
 	return b
+}
+
+// Sightings remember the last fields that were sent, by parts of their hashes.
+type sightings [64][4]uint32
+
+// before says whether h was seen lately, and notes it.
+func (x *sightings) before(h uint64) bool {
+	set, mark := &x[h%uint64(len(x))], uint32(h>>32)|1
+	for _, m := range set {
+		if m == mark {
+			return true
+		}
+	}
+	copy(set[1:], set[:3])
+	set[0] = mark
+	return false
 }
 
 // find returns the number of an entry that set knows.
