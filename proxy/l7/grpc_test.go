@@ -1,0 +1,88 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package l7
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/interop"
+	testpb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/status"
+
+	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+// interopServer is gRPC's own.
+func interopServer(t *testing.T) netip.AddrPort {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := grpc.NewServer()
+	testpb.RegisterTestServiceServer(s, interop.NewTestServer())
+	done := make(chan struct{})
+	go func() { _ = s.Serve(l); close(done) }()
+	t.Cleanup(func() { s.Stop(); <-done })
+	return netip.MustParseAddrPort(l.Addr().String())
+}
+
+func grpcClient(t *testing.T, r *rig) testpb.TestServiceClient {
+	t.Helper()
+	cc, err := grpc.NewClient("passthrough:///"+r.addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cc.Close() })
+	return testpb.NewTestServiceClient(cc)
+}
+
+// The cases of gRPC's interoperability suite that need no TLS and no credentials.
+// Their helpers end the process if they fail.
+func TestGRPCInterop(t *testing.T) {
+	r := newRig(t, func(s *setup) {
+		zero := time.Duration(0)
+		s.specs = append(s.specs, cluster("b", upstream.HTTP2, interopServer(t)))
+		s.routes = append(s.routes, to("/", "b", retry("connect-failure,refused-stream,unavailable,cancelled", 2), func(f *route.Forward) { f.MaxGRPCTimeout = &zero }))
+	})
+	ctx, tc := t.Context(), grpcClient(t, r)
+	for name, f := range map[string]func(context.Context, testpb.TestServiceClient, ...grpc.CallOption){
+		"empty_unary": interop.DoEmptyUnaryCall, "large_unary": interop.DoLargeUnaryCall, "client_streaming": interop.DoClientStreaming,
+		"server_streaming": interop.DoServerStreaming, "ping_pong": interop.DoPingPong, "empty_stream": interop.DoEmptyStream,
+		"timeout_on_sleeping_server": interop.DoTimeoutOnSleepingServer, "cancel_after_begin": interop.DoCancelAfterBegin,
+		"cancel_after_first_response": interop.DoCancelAfterFirstResponse, "custom_metadata": interop.DoCustomMetadata,
+		"status_code_and_message": interop.DoStatusCodeAndMessage, "special_status_message": interop.DoSpecialStatusMessage,
+	} {
+		t.Run(name, func(*testing.T) { f(ctx, tc) })
+	}
+	r.settled()
+}
+
+func TestGRPCErrorsOfOurOwn(t *testing.T) {
+	r := newRig(t, func(s *setup) {
+		s.specs = append(s.specs, cluster("empty", upstream.HTTP2))
+		s.routes = append(s.routes, to("/grpc.testing.TestService/EmptyCall", "empty"))
+	})
+	tc := grpcClient(t, r)
+	_, err := tc.EmptyCall(t.Context(), &testpb.Empty{})
+	if s := status.Convert(err); s.Code() != codes.Unavailable || s.Message() != "no healthy upstream" {
+		t.Errorf("no endpoint: %v", err)
+	}
+	_, err = tc.UnaryCall(t.Context(), &testpb.SimpleRequest{})
+	if status.Code(err) != codes.Unimplemented {
+		t.Errorf("no route: %v", err)
+	}
+	if lines := strings.Join(r.logged(2), "\n"); !strings.Contains(lines, "200|UH|no_healthy_upstream") || !strings.Contains(lines, "200|NR|route_not_found") {
+		t.Errorf("log %s", lines)
+	}
+}

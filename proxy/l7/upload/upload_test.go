@@ -1,0 +1,260 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package upload
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/upstream"
+)
+
+// source is a client whose test sends pieces and ends.
+type source struct {
+	mu   sync.Mutex
+	cond sync.Cond
+	data []byte
+	end  error // after data
+	past bool  // the deadline is over
+}
+
+func newSource() *source {
+	s := &source{}
+	s.cond.L = &s.mu
+	return s
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for {
+		switch {
+		case len(s.data) > 0:
+			n := copy(p, s.data)
+			s.data = s.data[n:]
+			return n, nil
+		case s.end != nil:
+			return 0, s.end
+		case s.past:
+			return 0, os.ErrDeadlineExceeded
+		}
+		s.cond.Wait()
+	}
+}
+
+func (s *source) Trailer() *message.Header { return nil }
+
+func (s *source) SetReadDeadline(t time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.past = !t.IsZero() && t.Before(time.Now())
+	s.cond.Broadcast()
+	return nil
+}
+
+func (s *source) put(p []byte, end error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.data, s.end = append(s.data, p...), end
+	s.cond.Broadcast()
+}
+
+// target is an attempt; gate, if not nil, is what each write waits for.
+type target struct {
+	upstream.Stream
+	mu    sync.Mutex
+	got   bytes.Buffer
+	ended bool
+	fail  error
+	gate  chan struct{}
+}
+
+func (t *target) WriteHead(*message.Request, bool) error { return nil }
+func (t *target) Flush() error                           { return nil }
+func (t *target) Write(p []byte) (int, error) {
+	if t.gate != nil {
+		<-t.gate
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.fail != nil {
+		return 0, t.fail
+	}
+	return t.got.Write(p)
+}
+func (t *target) Finish(*message.Header) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.ended = true
+	return t.fail
+}
+func (t *target) holds(n int, ended bool) func() bool {
+	return func() bool {
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		return t.got.Len() == n && t.ended == ended
+	}
+}
+
+// exchange notes why it was cancelled.
+type exchange struct {
+	mu   sync.Mutex
+	gone *fault.Fault
+}
+
+func (x *exchange) Cancel(f *fault.Fault) { x.mu.Lock(); x.gone = f; x.mu.Unlock() }
+func (x *exchange) Cancelled() *fault.Fault {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.gone
+}
+func (x *exchange) Moved() {}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); <-time.After(time.Millisecond) {
+		if ok() {
+			return
+		}
+	}
+	t.Fatal("not in time: ", what)
+}
+
+func pumped(t *testing.T, limit int64) (*Body, *source, *exchange) {
+	t.Helper()
+	x, src, u := &exchange{}, newSource(), new(Body)
+	u.Init(x)
+	r := &message.Request{Method: "POST", ContentLength: message.LengthUnknown}
+	if f := u.Collect(src, r, time.Now(), 0, false, limit); f != nil {
+		t.Fatal(f)
+	}
+	if u.State() != Pumped {
+		t.Fatalf("state %d", u.State())
+	}
+	t.Cleanup(func() { u.Stop(); u.Reset() })
+	return u, src, x
+}
+
+func send(t *testing.T, u *Body, to *target) {
+	t.Helper()
+	if _, err := u.Send(to); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSmallBodyNeedsNoPump(t *testing.T) {
+	for _, length := range []int64{5, message.LengthUnknown} {
+		u, src := new(Body), newSource()
+		u.Init(&exchange{})
+		src.put([]byte("hello"), io.EOF)
+		if f := u.Collect(src, &message.Request{ContentLength: length}, time.Now(), 0, false, 1<<20); f != nil {
+			t.Fatal(f)
+		}
+		if u.State() != Small || !u.Replayable() || u.End().IsZero() {
+			t.Errorf("state %d", u.State())
+		}
+		for range 2 {
+			to := &target{}
+			send(t, u, to)
+			if !to.holds(5, true)() {
+				t.Errorf("sent %q", to.got.String())
+			}
+		}
+		if u.done != nil {
+			t.Error("a pump was started")
+		}
+		u.Reset()
+	}
+}
+
+func TestReplay(t *testing.T) {
+	u, src, _ := pumped(t, 1<<20)
+	first, second := &target{}, &target{}
+	send(t, u, first)
+	src.put([]byte("one "), nil)
+	eventually(t, "the first attempt gets it", first.holds(4, false))
+	u.Detach()
+	src.put([]byte("two "), nil) // while there is no attempt
+	send(t, u, second)
+	src.put([]byte("three"), io.EOF)
+	eventually(t, "the second gets all", second.holds(13, true))
+	if second.got.String() != "one two three" || u.End().IsZero() {
+		t.Errorf("sent %q", second.got.String())
+	}
+	eventually(t, "it is complete", u.Complete)
+	if u.Stop() {
+		t.Error("the client is taken to be still sending")
+	}
+}
+
+func TestOverflowIsSentButNotKept(t *testing.T) {
+	u, src, _ := pumped(t, 10_000)
+	to := &target{}
+	send(t, u, to)
+	piece := bytes.Repeat([]byte("x"), 4_000)
+	for range 10 {
+		src.put(piece, nil)
+	}
+	eventually(t, "all is sent", to.holds(40_000, false))
+	if u.Replayable() {
+		t.Error("replayable beyond its limit")
+	}
+	if cap(u.buf) > 2*smallBody {
+		t.Errorf("keeps %d bytes", cap(u.buf))
+	}
+	src.put(nil, io.EOF)
+	eventually(t, "the end is sent", to.holds(40_000, true))
+}
+
+// Between attempts no more is read than can be kept.
+func TestWaitsForAnAttempt(t *testing.T) {
+	u, src, _ := pumped(t, 1_000)
+	first, second := &target{fail: errors.New("gone")}, &target{}
+	send(t, u, first)
+	src.put(bytes.Repeat([]byte("x"), 5_000), io.EOF)
+	eventually(t, "the buffer is full", func() bool { u.mu.Lock(); defer u.mu.Unlock(); return len(u.buf) >= 1_000 })
+	u.Detach()
+	if !u.Replayable() {
+		t.Fatal("what the client has sent is lost")
+	}
+	send(t, u, second)
+	eventually(t, "the second gets all", second.holds(5_000, true))
+}
+
+func TestDetachWaitsForTheWriteUnderWay(t *testing.T) {
+	u, src, _ := pumped(t, 1<<20)
+	to := &target{gate: make(chan struct{})}
+	send(t, u, to)
+	src.put([]byte("x"), nil)
+	eventually(t, "the write is under way", func() bool { u.mu.Lock(); defer u.mu.Unlock(); return u.writing })
+	detached := make(chan struct{})
+	go func() { u.Detach(); close(detached) }()
+	select {
+	case <-detached:
+		t.Error("detached during a write")
+	default:
+	}
+	close(to.gate)
+	<-detached
+}
+
+func TestClientThatGoes(t *testing.T) {
+	u, src, x := pumped(t, 1<<20)
+	send(t, u, &target{})
+	src.put([]byte("some"), io.ErrUnexpectedEOF)
+	eventually(t, "the exchange is cancelled", func() bool { return x.Cancelled() == ClientGone })
+	if !u.Stop() {
+		t.Error("the request is taken to be complete")
+	}
+	if u.Received() != 4 {
+		t.Errorf("received %d bytes", u.Received())
+	}
+}
