@@ -88,8 +88,13 @@ func inside(ns netns.Namespace, f func(*nftables.Conn)) error {
 }
 
 func hookNumber(h Hook) *nftables.ChainHook {
-	if h == Prerouting {
+	switch h {
+	case Prerouting:
 		return nftables.ChainHookPrerouting
+	case Forward:
+		return nftables.ChainHookForward
+	case Postrouting:
+		return nftables.ChainHookPostrouting
 	}
 	return nftables.ChainHookOutput
 }
@@ -119,6 +124,10 @@ func (r Rule) exprs() []expr.Any {
 			&expr.Immediate{Register: register, Data: binary.NativeEndian.AppendUint16(nil, r.Value)},
 			&expr.Ct{Register: register, SourceRegister: true, Key: expr.CtKeyZONE},
 		)
+	case Masquerade:
+		return append(es, &expr.Masq{})
+	case Drop:
+		return append(es, &expr.Verdict{Kind: expr.VerdictDrop})
 	}
 	return append(es, &expr.Verdict{Kind: expr.VerdictReturn})
 }
@@ -147,6 +156,17 @@ func (m Match) exprs() []expr.Any {
 		return m.port(0)
 	case DestinationPort:
 		return m.port(2)
+	case New:
+		state := binary.NativeEndian.AppendUint32(nil, expr.CtStateBitNEW)
+		op := expr.CmpOpNeq // some of the asked bits are set
+		if m.Not {
+			op = expr.CmpOpEq
+		}
+		return []expr.Any{
+			&expr.Ct{Key: expr.CtKeySTATE, Register: register},
+			&expr.Bitwise{SourceRegister: register, DestRegister: register, Len: 4, Mask: state, Xor: make([]byte, 4)},
+			&expr.Cmp{Op: op, Register: register, Data: make([]byte, 4)},
+		}
 	case Source:
 		return m.address(12, 8)
 	case Destination:

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -293,13 +294,17 @@ func TestAppliedIsWhatIsPrinted(t *testing.T) {
 	s.ExcludeOutbound = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/9"), netip.MustParsePrefix("2001:db8::/32")}
 	s.ExcludeInterfaces = []string{"docker0"}
 	s.DNSServers = []netip.Addr{netip.MustParseAddr("10.96.0.10")}
+	all := []Rules{Share("meltemi_test", "mesh0", netip.MustParsePrefix("10.254.9.0/24"))}
 	for _, v4only := range []bool{false, true} {
 		s.IPv4Only = v4only
 		rules, err := Capture(s)
 		if err != nil {
 			t.Fatal(err)
 		}
-		a, b := create(t, fmt.Sprint("a", v4only)), create(t, fmt.Sprint("b", v4only))
+		all = append(all, rules)
+	}
+	for i, rules := range all {
+		a, b := create(t, fmt.Sprint("a", i)), create(t, fmt.Sprint("b", i))
 		if err := rules.Apply(a); err != nil {
 			t.Fatal(err)
 		}
@@ -308,7 +313,7 @@ func TestAppliedIsWhatIsPrinted(t *testing.T) {
 		if applied != printed {
 			t.Errorf("applied:\n%s\nprinted:\n%s", applied, printed)
 		}
-		if !strings.Contains(applied, "chain prerouting") {
+		if !strings.Contains(applied, "chain") {
 			t.Errorf("nothing there: %q", applied)
 		}
 	}
@@ -323,6 +328,41 @@ func nft(t *testing.T, ns netns.Namespace, in string, args ...string) string {
 		t.Fatalf("nft %v: %v\n%s", args, err, out.Bytes())
 	}
 	return out.String()
+}
+
+// TestShare joins a namespace to the world through another one.
+func TestShare(t *testing.T) {
+	inside, machine, beyond := create(t, "in"), create(t, "mid"), create(t, "out")
+	prefix := netip.MustParsePrefix
+	for _, err := range []error{
+		netns.Connect(netns.End{Namespace: machine, Name: "mesh0", Addrs: []netip.Prefix{prefix("10.254.9.1/24")}}, netns.End{Namespace: inside, Name: "eth0", Addrs: []netip.Prefix{prefix("10.254.9.2/24")}}),
+		netns.Connect(netns.End{Namespace: machine, Name: "up0", Addrs: []netip.Prefix{prefix("192.0.2.1/24")}}, netns.End{Namespace: beyond, Name: "eth0", Addrs: []netip.Prefix{prefix("192.0.2.2/24")}}),
+		inside.AddDefaultRoute(netip.MustParseAddr("10.254.9.1")),
+		beyond.AddDefaultRoute(netip.MustParseAddr("192.0.2.1")),
+		machine.AddDefaultRoute(netip.MustParseAddr("192.0.2.2")),
+		machine.Do(func() error { return os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0) }),
+		Share("meltemi_test", "mesh0", prefix("10.254.9.0/24")).Apply(machine),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if links, err := machine.DefaultLinks(); err != nil || !slices.Equal(links, []string{"up0"}) {
+		t.Errorf("default links %v, %v", links, err)
+	}
+	w := &world{T: t}
+	outside := w.listen(beyond, "0.0.0.0:80")
+	own := w.listen(inside, "0.0.0.0:80")
+	w.dial(inside, netio.Dialer{}, "192.0.2.2:80")
+	if c := w.arrives(outside, "192.0.2.2:80"); netio.AddrPortOf(c.RemoteAddr()).Addr().String() != "192.0.2.1" {
+		t.Errorf("the world sees %s", c.RemoteAddr())
+	}
+	if c, err := beyond.Dial(t.Context(), &netio.Dialer{Timeout: 300 * time.Millisecond}, netip.MustParseAddrPort("10.254.9.2:80")); err == nil {
+		_ = c.Close()
+		t.Error("the world entered")
+	}
+	w.dial(machine, netio.Dialer{}, "10.254.9.2:80") // the machine itself may
+	w.arrives(own, "10.254.9.2:80")
 }
 
 func TestApplyToAMissingNamespace(t *testing.T) {

@@ -4,6 +4,7 @@
 // Package redirect diverts a workload's traffic to its proxy.
 //
 //	redirect.go   Spec to Rules: pure, the same on any machine
+//	share.go      Rules that let namespaces reach the world through the machine; pure
 //	text.go       Rules as an nft(8) script, for people and golden files
 //	apply.go      Rules into the kernel of one network namespace, over netlink; no binaries needed
 //
@@ -84,10 +85,12 @@ type Chain struct {
 // Hook is where in the kernel's path a chain sits.
 type Hook string
 
-// The two ends at which a connection begins.
+// The hooks that are used: the two ends at which a connection begins, and the way through.
 const (
-	Output     Hook = "output"
-	Prerouting Hook = "prerouting"
+	Output      Hook = "output"
+	Prerouting  Hook = "prerouting"
+	Forward     Hook = "forward"
+	Postrouting Hook = "postrouting"
 )
 
 // A Rule is a verdict for packets that all of Match hold for.
@@ -103,9 +106,11 @@ type Verdict int
 
 // The verdicts there are.
 const (
-	Return   Verdict = iota // leave the packet alone
-	Redirect                // to the local port Value
-	SetZone                 // track the connection in zone Value; later rules are still tried
+	Return     Verdict = iota // leave the packet alone
+	Redirect                  // to the local port Value
+	SetZone                   // track the connection in zone Value; later rules are still tried
+	Masquerade                // give it the address of the interface it leaves by
+	Drop
 )
 
 // A Match is one condition. Which of the values counts depends on Field.
@@ -133,6 +138,7 @@ const (
 	Mark
 	UID
 	GID
+	New // the packet begins a connection
 )
 
 // Protocol numbers of IANA's registry.

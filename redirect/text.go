@@ -44,6 +44,10 @@ func (r Rule) String() string {
 		parts = append(parts, "redirect to :"+strconv.Itoa(int(r.Value)))
 	case SetZone:
 		parts = append(parts, "ct zone set "+strconv.Itoa(int(r.Value)))
+	case Masquerade:
+		parts = append(parts, "masquerade")
+	case Drop:
+		parts = append(parts, "drop")
 	default:
 		parts = append(parts, "return")
 	}
@@ -96,6 +100,8 @@ func (m Match) text(transport string) string {
 		return "meta skuid " + number
 	case GID:
 		return "meta skgid " + number
+	case New:
+		return "ct state " + ne + "new"
 	}
 	return fmt.Sprintf("unknown field %d", m.Field)
 }

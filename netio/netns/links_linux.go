@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -189,6 +190,32 @@ func (n Namespace) Routes() (ranges []netip.Prefix, err error) {
 		return nil
 	})
 	return ranges, err
+}
+
+// DefaultLinks returns the names of the links that default routes lead through.
+func (n Namespace) DefaultLinks() (names []string, err error) {
+	err = n.handle(func(h *netlink.Handle) error {
+		routes, err := h.RouteList(nil, netlink.FAMILY_V4)
+		if err != nil {
+			return fmt.Errorf("list routes of %s: %w", n, err)
+		}
+		for _, r := range routes {
+			if ones := 0; r.Dst != nil {
+				if ones, _ = r.Dst.Mask.Size(); ones > 0 {
+					continue
+				}
+			}
+			l, err := h.LinkByIndex(r.LinkIndex)
+			if err != nil {
+				return fmt.Errorf("default route of %s: %w", n, err)
+			}
+			if !slices.Contains(names, l.Attrs().Name) {
+				names = append(names, l.Attrs().Name)
+			}
+		}
+		return nil
+	})
+	return names, err
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

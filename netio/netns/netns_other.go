@@ -66,3 +66,6 @@ func (n Namespace) Start(cmd *exec.Cmd, overlay map[string]string) error {
 
 // Routes has nothing to list.
 func (n Namespace) Routes() ([]netip.Prefix, error) { return nil, nil }
+
+// DefaultLinks has nothing to list.
+func (n Namespace) DefaultLinks() ([]string, error) { return nil, nil }
