@@ -21,7 +21,6 @@ import (
 
 const (
 	linkPrefix   = "meltemi" // of our interfaces in the machine's own namespace
-	spacePrefix  = "meltemi-"
 	bridgeName   = "mesh"
 	firstMember  = 10 // last byte of the first member's address
 	lastMember   = 250
@@ -37,6 +36,7 @@ type captured struct {
 	runtime string
 	subnet  netip.Prefix
 	hub     netns.Namespace
+	link    string // the machine's, into the mesh; unknown to Run
 }
 
 var _ place = (*captured)(nil)
@@ -48,8 +48,6 @@ func canCapture() error {
 	}
 	return nil
 }
-
-func (f folder) space(member string) string { return spacePrefix + f.id() + "-" + member }
 
 // host is the machine's own address in the mesh.
 func (c *captured) host() netip.Addr { return c.subnet.Addr().Next() }
@@ -70,15 +68,47 @@ func newCaptured(ctx context.Context, j *made.Journal, f folder, runtime string)
 	if err := c.hub.AddBridge(bridgeName); err != nil {
 		return nil, err
 	}
-	link, err := freeLink()
-	if err != nil {
+	if c.link, err = freeLink(); err != nil {
 		return nil, err
 	}
-	if err := j.Record(made.Thing{Kind: made.Link, Name: link}); err != nil {
+	if err := j.Record(made.Thing{Kind: made.Link, Name: c.link}); err != nil {
 		return nil, err
 	}
-	own := netns.End{Name: link, Addrs: []netip.Prefix{netip.PrefixFrom(c.host(), subnet.Bits())}}
+	own := netns.End{Name: c.link, Addrs: []netip.Prefix{netip.PrefixFrom(c.host(), subnet.Bits())}}
 	return c, netns.Connect(netns.End{Namespace: c.hub, Name: "host", Bridge: bridgeName}, own)
+}
+
+// share lets members reach what the machine reaches. Only packets of the interfaces concerned are forwarded, and
+// nobody is let in.
+func (c *captured) share(j *made.Journal) error {
+	rules := redirect.Share("meltemi_"+c.folder.id(), c.link, c.subnet)
+	if err := j.Record(made.Thing{Kind: made.Table, Name: rules.Table}); err != nil {
+		return err
+	}
+	if err := rules.Apply(netns.Namespace{}); err != nil {
+		return err
+	}
+	links, err := netns.Namespace{}.DefaultLinks()
+	if err != nil {
+		return err
+	}
+	for _, link := range append(links, c.link) {
+		setting := "/proc/sys/net/ipv4/conf/" + link + "/forwarding"
+		before, err := os.ReadFile(setting)
+		if err != nil {
+			return err
+		}
+		if strings.TrimSpace(string(before)) == "1" {
+			continue
+		}
+		if err := j.Record(made.Thing{Kind: made.Setting, Name: setting, Value: string(before)}); err != nil {
+			return err
+		}
+		if err := os.WriteFile(setting, []byte("1\n"), 0); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rejoin is the captured place of a running mesh.

@@ -30,6 +30,7 @@ func newCaptured(context.Context, *made.Journal, folder, string) (*captured, err
 
 func rejoin(folder, Mesh) (*captured, error) { return nil, netio.ErrUnsupported }
 
+func (c *captured) share(*made.Journal) error { return netio.ErrUnsupported }
 func (c *captured) host() netip.Addr          { return netip.Addr{} }
 func (c *captured) writeOverlay(string) error { return netio.ErrUnsupported }
 

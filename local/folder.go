@@ -68,6 +68,9 @@ func (f folder) id() string {
 	return hex.EncodeToString(h[:3])
 }
 
+// space is the name of a member's network namespace.
+func (f folder) space(member string) string { return "meltemi-" + f.id() + "-" + member }
+
 // errNotRunning says that no mesh runs on a state folder.
 var errNotRunning = errors.New("no mesh runs here")
 

@@ -105,7 +105,7 @@ func upConfig(t *testing.T, capture bool) (UpConfig, *buffer) {
 func noTrace(t *testing.T, dir string) {
 	t.Helper()
 	f := folder{dir}
-	if names, _ := netns.List(spaceOf(f)); len(names) > 0 {
+	if names, _ := netns.List(f.space("")); len(names) > 0 {
 		t.Errorf("namespaces are left: %v", names)
 	}
 	if _, err := os.Stat(f.made()); err == nil {
@@ -123,8 +123,6 @@ func noTrace(t *testing.T, dir string) {
 		t.Errorf("a process is left: %s", p)
 	}
 }
-
-func spaceOf(f folder) string { return "meltemi-" + f.id() + "-" }
 
 // children lists living processes that are played by this very binary.
 func children() (found []string) {

@@ -98,6 +98,9 @@ func (c command) build(marker string) (cmd *exec.Cmd, closeLog func(), err error
 	}
 	closeLog = func() {}
 	cmd = exec.Command(program, c.args...)
+	if c.program == "" {
+		cmd.Args[0] = "meltemi" // what ps shows
+	}
 	if c.open && runtime.GOOS == "linux" {
 		f, err := os.Open(program)
 		if err != nil {

@@ -146,6 +146,11 @@ func (u *up) prepare(ctx context.Context) error {
 	if t := u.cfg.Terminal; !u.cfg.Plain && !u.cfg.Check && t != nil && term.IsTerminal(int(t.Fd())) {
 		u.face = view.NewScreen(u.cfg.Terminal)
 	}
+	if u.capture != nil {
+		if err := u.capture.share(u.journal); err != nil {
+			u.say(true, "workloads cannot reach beyond the mesh: %s", err)
+		}
+	}
 	u.face.Begin(view.Header{Page: u.mesh.Page + pagePath, Config: strings.Join(u.cfg.Paths, ", "), State: u.folder.dir, How: how})
 	return u.folder.publish(u.journal, u.mesh)
 }
@@ -375,6 +380,10 @@ func (u *up) startMembers(ctx context.Context) error {
 		m := newMember("default", w.Service, w.Version, w.Account)
 		if u.capture != nil {
 			m.App = loopback(bookshop.Port) // the port alone counts
+		}
+		m.Port = bookshop.Port
+		if err := u.crew.declare(&m, u.cfg.Paths); err != nil { // for configuration that holds routes alone
+			return err
 		}
 		x, err := u.crew.enter(ctx, &m, command{})
 		if err != nil {

@@ -45,6 +45,7 @@ type world struct {
 	authStatus int
 	peer       string // what details saw of its caller, instead of the truth
 	security   watch.Security
+	noReviews  bool
 	frozen     bool // changes are not taken in
 	plaintext  bool // proxies answer it
 	anyClient  bool // proxies want no certificate
@@ -106,7 +107,9 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request) {
 		peer = w.peer
 	}
 	say("details", "v1", peer)
-	say("reviews", reviews, spiffe+"productpage")
+	if !w.noReviews {
+		say("reviews", reviews, spiffe+"productpage")
+	}
 	if ratings {
 		say("ratings", "v1", spiffe+"reviews")
 	} else if user != "" {
@@ -216,7 +219,7 @@ func TestARightMeshPasses(t *testing.T) {
 func TestWhatIsWrongIsNamed(t *testing.T) {
 	for name, spoil := range map[string]func(w *world){
 		"members":           func(w *world) { w.dead = errors.New("signal: killed") },
-		"page":              func(w *world) { w.mesh.Page = "http://127.0.0.1:1" },
+		"page":              func(w *world) { w.noReviews = true },
 		"weights":           func(w *world) { w.v3Every = 2 },
 		"header":            func(w *world) { w.jason = "v1" },
 		"fault":             func(w *world) { w.noFault = true },
@@ -251,6 +254,11 @@ func TestOtherWrongs(t *testing.T) {
 	defer cancel()
 	if _, err := change(ctx, &w.mesh); err == nil {
 		t.Error("a change that never comes passes")
+	}
+	gone := w.mesh
+	gone.Page = "http://127.0.0.1:1"
+	if _, err := page(ctx, &gone); err == nil {
+		t.Error("a page that never comes passes")
 	}
 	w.mesh.Members[1].Identity = spiffe + "somebody-else"
 	if _, err := certificates(t.Context(), &w.mesh); err == nil || !strings.Contains(err.Error(), "want "+spiffe+"somebody-else") {

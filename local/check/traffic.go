@@ -81,9 +81,20 @@ func firstLine(s string) string {
 	return line[:min(len(line), 200)]
 }
 
-// page wants a page with details and reviews on it.
+// patience is how long the page may take to come the first time.
+const patience = 10 * time.Second
+
+// page wants a page with details and reviews on it. A mesh that has just been started may need a moment.
 func page(ctx context.Context, m *Mesh) (string, error) {
+	began := time.Now()
 	r, err := m.pageAs(ctx, "")
+	for tick := time.NewTicker(50 * time.Millisecond); err != nil && time.Since(began) < patience; r, err = m.pageAs(ctx, "") {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return "", err
+		}
+	}
 	if err != nil {
 		return "", err
 	}

@@ -30,6 +30,8 @@ const (
 	Process   Kind = "process"   // Name: for people; PID and Born once it runs
 	Namespace Kind = "namespace" // Name: of a network namespace
 	Link      Kind = "link"      // Name: of an interface in our own namespace
+	Table     Kind = "table"     // Name: of a table of packet rules in our own namespace
+	Setting   Kind = "setting"   // Name: path of a kernel setting; Value: what it was before
 	File      Kind = "file"      // Name: its path
 	Folder    Kind = "folder"    // Name: its path; removed with all in it
 	Keeper    Kind = "keeper"    // the process that keeps the journal: listed so that others can tell whether it lives
@@ -39,6 +41,8 @@ const (
 type Thing struct {
 	Kind Kind   `json:"kind"`
 	Name string `json:"name"`
+
+	Value string `json:"value,omitempty"` // of settings
 
 	// Of processes. Marker is in the process's environment as MELTEMI_MADE, so that one that was
 	// started but not yet noted is found all the same.

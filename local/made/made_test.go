@@ -6,6 +6,7 @@ package made
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/netio/netns"
+	"github.com/meltemi/meltemi/redirect"
 )
 
 func journal(t *testing.T) *Journal {
@@ -220,5 +222,35 @@ func TestNamespacesAndLinks(t *testing.T) {
 	}
 	if links, _ := (netns.Namespace{}).Links(link); len(links) != 0 {
 		t.Errorf("left: %v", links)
+	}
+}
+
+func TestSettingsAndTables(t *testing.T) {
+	if runtime.GOOS != "linux" || os.Geteuid() != 0 {
+		t.Skip("packet rules need root on Linux")
+	}
+	j := journal(t)
+	setting := filepath.Join(t.TempDir(), "forwarding")
+	if err := os.WriteFile(setting, []byte("1\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, th := range []Thing{
+		{Kind: Setting, Name: setting, Value: "0\n"},
+		{Kind: Table, Name: fmt.Sprint("mltmmade", os.Getpid())},
+		{Kind: Setting, Name: filepath.Join(t.TempDir(), "no", "such"), Value: "0"},
+	} {
+		if err := j.Record(th); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rules := redirect.Share(fmt.Sprint("mltmmade", os.Getpid()), "none0", netip.MustParsePrefix("10.254.200.0/24"))
+	if err := rules.Apply(netns.Namespace{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Undo(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if b, _ := os.ReadFile(setting); string(b) != "0\n" {
+		t.Errorf("the setting is %q", b)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/netio/netns"
+	"github.com/meltemi/meltemi/redirect"
 )
 
 // Patience is how long a process may take to end when asked, before it is made to.
@@ -50,6 +51,14 @@ func (t Thing) undo(ctx context.Context) error {
 		return netns.Delete(t.Name)
 	case Link:
 		return netns.Namespace{}.DeleteLink(t.Name)
+	case Table:
+		return redirect.Rules{Table: t.Name}.Remove(netns.Namespace{})
+	case Setting:
+		err := os.WriteFile(t.Name, []byte(t.Value), 0)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil // with the interface it was about
+		}
+		return err
 	case File:
 		if err := os.Remove(t.Name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
