@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -160,7 +161,6 @@ nothing is sent to a workload.
 URL is http://HOST[:PORT]/PATH, https:// for TLS of the application's own, or
 tcp://HOST:PORT.`,
 		Example: `  meltemi explain --from productpage-v1 http://reviews:9080/reviews/0 -H "end-user: jason"`,
-		Args:    cobra.ExactArgs(1),
 	}
 	a.proxyFlags(c)
 	fs := c.Flags()
@@ -168,10 +168,13 @@ tcp://HOST:PORT.`,
 	fs.StringArrayVarP(&headers, "header", "H", nil, `header field, "name: value"; may be repeated`)
 	fs.StringVarP(&q.Method, "request", "X", "GET", "method")
 	fs.Uint64Var(&random, "random", 0, "number that stands for chance, which decides between weights; drawn unless given")
-	c.RunE = a.ask(func(ctx context.Context, m *diagnose.Mesh, args []string) error {
+	c.Args = func(c *cobra.Command, args []string) error {
 		if q.From == "" && !a.admin.IsValid() {
-			return usagef("--from: say which workload the request comes from")
+			return errors.New("--from: say which workload the request comes from")
 		}
+		return cobra.ExactArgs(1)(c, args)
+	}
+	c.RunE = a.ask(func(ctx context.Context, m *diagnose.Mesh, args []string) error {
 		q.URL = args[0]
 		if !strings.Contains(q.URL, "://") {
 			q.URL = "http://" + q.URL
