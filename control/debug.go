@@ -58,6 +58,9 @@ func (c *Control) metricsPage(w http.ResponseWriter, _ *http.Request) {
 	_ = telemetry.WritePrometheus(w, c.metrics.Gather())
 }
 
+// Status is what each connected proxy was sent, and made of it.
+func (c *Control) Status() []push.ClientStatus { return c.hub.Status() }
+
 func (c *Control) synczPage(w http.ResponseWriter, _ *http.Request) {
 	all := c.hub.Status()
 	if all == nil {
