@@ -5,6 +5,7 @@ package local
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -112,10 +113,34 @@ func (u *unit) startProxy() error {
 		}
 	}
 	p, err := start(u.journal, c)
+	if err == nil {
+		err = u.announce(p)
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.proxy = p
 	return err
+}
+
+// announce says where the member's proxy can be asked, for diagnosis.
+func (u *unit) announce(p *process) error {
+	dir := filepath.Join(u.folder.dir, "proxies")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	file := filepath.Join(dir, u.m.ID()+".json")
+	if err := u.journal.Record(made.Thing{Kind: made.File, Name: file}); err != nil {
+		return err
+	}
+	about := map[string]any{"workload": u.m.Name, "namespace": u.m.Namespace, "admin": loopback(u.m.Admin).String(), "pid": p.cmd.Process.Pid}
+	if path := u.m.Space.Path(); path != "" {
+		about["netns"] = filepath.Base(path)
+	}
+	b, err := json.MarshalIndent(about, "", "  ")
+	if err != nil {
+		return err
+	}
+	return made.WriteFile(file, append(b, '\n'), 0o644)
 }
 
 // startApp starts the member's application, if it has one.
