@@ -34,6 +34,19 @@ func dataPlane() string {
 	return beside
 }
 
+// sibling is the program with the data plane alone, if it stands beside this one.
+func sibling() string {
+	self, err := os.Executable()
+	if err != nil {
+		return ""
+	}
+	path := filepath.Join(filepath.Dir(self), "meltemi-proxy")
+	if i, err := os.Stat(path); err != nil || !i.Mode().IsRegular() {
+		return ""
+	}
+	return path
+}
+
 func upCommand() *cobra.Command {
 	cfg := local.UpDefaults()
 	c := &cobra.Command{
@@ -101,6 +114,7 @@ HTTP_PROXY how to call others. Its exit code is ours.`,
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 		defer signal.Stop(signals)
 		cfg.Command, cfg.Env, cfg.Signals, cfg.Proxy = args, os.Environ(), signals, dataPlane()
+		cfg.Proxy = sibling()
 		cfg.Out = os.Stderr // standard output is the command's
 		return fail(local.Run(c.Context(), cfg))
 	}
