@@ -14,6 +14,10 @@ import (
 // and that are on their way; the table before it serves meanwhile.
 const tableWarming = 5 * time.Second
 
+// clusterLinger is how long a cluster is kept after the last table that named it
+// has gone: exchanges that began with that table may still want it.
+const clusterLinger = 2 * time.Second
+
 // Want asks for a route table and a cluster on demand, either of which may be
 // "": they become part of Wanted, and so do the clusters that the table names,
 // until Drop has been called as often. What is returned need not have arrived;
@@ -116,9 +120,9 @@ func (e *routeEntry) promote() {
 	e.ref.answered.Store(true)
 }
 
-// demandedClusters are the clusters that must be asked for by name. What is
-// known of others is forgotten.
-func (s *Store) demandedClusters() map[string]bool {
+// nameLocked works out which clusters must be asked for by name. What is known of
+// others is forgotten.
+func (s *Store) nameLocked(w *waiting) {
 	out := map[string]bool{}
 	add := func(name string) {
 		if c := s.clusters[name]; c == nil || !c.activeRec.static {
@@ -140,10 +144,25 @@ func (s *Store) demandedClusters() map[string]bool {
 			}
 		}
 	}
+	for name := range out {
+		delete(s.leaving, name)
+	}
+	for _, name := range s.wanted.Clusters {
+		if _, ok := s.leaving[name]; !ok && !out[name] && !s.absent[name] {
+			s.leaving[name] = w.now
+		}
+	}
+	for name, since := range s.leaving {
+		if w.over(since, clusterLinger) {
+			delete(s.leaving, name)
+		} else {
+			out[name] = true
+		}
+	}
 	for name := range s.absent {
 		if !out[name] {
 			delete(s.absent, name)
 		}
 	}
-	return out
+	s.named = out
 }

@@ -25,29 +25,23 @@ import (
 )
 
 // demandStore is a store whose wants a test reads.
-type demandStore struct {
-	*Store
-	wanted Wanted
-}
+type demandStore struct{ *Store }
 
-func newDemandStore(t *testing.T) *demandStore {
-	d := &demandStore{}
+func newDemandStore(t *testing.T) demandStore {
 	set := upstream.NewSet(upstream.Config{})
 	t.Cleanup(set.Close)
 	registry, self := telemetry.NewRegistry(telemetry.Config{}), &filter.Peer{}
 	s, err := NewStore(Config{
 		Clusters: set, Registry: registry, Self: self, Metrics: stock.NewMetrics(self, "test", registry),
-		OnWanted: func(w Wanted) { d.wanted = w },
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	d.Store = s
-	return d
+	return demandStore{s}
 }
 
-func (d *demandStore) put(t *testing.T, typeURL, name string, m proto.Message) {
+func (d demandStore) put(t *testing.T, typeURL, name string, m proto.Message) {
 	t.Helper()
 	body, err := anypb.New(m)
 	if err != nil {
@@ -58,11 +52,11 @@ func (d *demandStore) put(t *testing.T, typeURL, name string, m proto.Message) {
 	}
 }
 
-func (d *demandStore) remove(typeURL string, names ...string) {
+func (d demandStore) remove(typeURL string, names ...string) {
 	d.Apply(xds.Update{TypeURL: typeURL, Removed: names})
 }
 
-func (d *demandStore) putRoute(t *testing.T, name string, clusters ...string) {
+func (d demandStore) putRoute(t *testing.T, name string, clusters ...string) {
 	t.Helper()
 	m := &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{Name: "all", Domains: []string{"*"}}}}
 	for i, c := range clusters {
@@ -74,7 +68,7 @@ func (d *demandStore) putRoute(t *testing.T, name string, clusters ...string) {
 	d.put(t, TypeRoute, name, m)
 }
 
-func (d *demandStore) putCluster(t *testing.T, name string) {
+func (d demandStore) putCluster(t *testing.T, name string) {
 	t.Helper()
 	d.put(t, TypeCluster, name, &clusterv3.Cluster{
 		Name: name, ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: clusterv3.Cluster_EDS},
@@ -84,17 +78,17 @@ func (d *demandStore) putCluster(t *testing.T, name string) {
 	})
 }
 
-func (d *demandStore) putEndpoints(t *testing.T, name string) {
+func (d demandStore) putEndpoints(t *testing.T, name string) {
 	t.Helper()
 	d.put(t, TypeEndpoint, name, &endpointv3.ClusterLoadAssignment{ClusterName: name})
 }
 
-func (d *demandStore) wants() string {
-	w := d.wanted
+func (d demandStore) wants() string {
+	w := d.Wanted()
 	return fmt.Sprintf("routes %s; clusters %s; endpoints %s", strings.Join(w.Routes, " "), strings.Join(w.Clusters, " "), strings.Join(w.Endpoints, " "))
 }
 
-func (d *demandStore) expect(t *testing.T, what, wants, lacks string) {
+func (d demandStore) expect(t *testing.T, what, wants, lacks string) {
 	t.Helper()
 	if got := d.wants(); got != wants {
 		t.Errorf("%s: wants %q, not %q", what, got, wants)
@@ -108,7 +102,9 @@ func (d *demandStore) expect(t *testing.T, what, wants, lacks string) {
 	}
 }
 
-func TestWantFollowsATable(t *testing.T) {
+func TestWantFollowsATable(t *testing.T) { synctest.Test(t, wantFollowsATable) }
+
+func wantFollowsATable(t *testing.T) {
 	d := newDemandStore(t)
 	table, a := d.Want("r", "a")
 	d.expect(t, "asked", "routes r; clusters a; endpoints ", "cluster a")
@@ -144,8 +140,13 @@ func TestWantFollowsATable(t *testing.T) {
 	}
 
 	d.Drop("r", "a")
-	if got := d.wants(); got != "routes ; clusters ; endpoints a c" {
+	if got := d.wants(); got != "routes ; clusters a c; endpoints a c" {
 		t.Errorf("dropped: wants %q", got)
+	}
+	time.Sleep(clusterLinger + time.Second)
+	synctest.Wait()
+	if got := d.wants(); got != "routes ; clusters ; endpoints a c" {
+		t.Errorf("dropped a while ago: wants %q", got)
 	}
 	if table.Load() != nil || table.Answered() {
 		t.Error("a table nobody wants is still there")
@@ -156,7 +157,9 @@ func TestWantFollowsATable(t *testing.T) {
 	}
 }
 
-func TestWantCounts(t *testing.T) {
+func TestWantCounts(t *testing.T) { synctest.Test(t, wantCounts) }
+
+func wantCounts(t *testing.T) {
 	d := newDemandStore(t)
 	d.Want("r", "a")
 	d.Want("r", "")
@@ -165,6 +168,8 @@ func TestWantCounts(t *testing.T) {
 	d.expect(t, "both are still wanted", "routes r; clusters a; endpoints ", "cluster a")
 	d.Drop("r", "")
 	d.Drop("", "a")
+	time.Sleep(clusterLinger + time.Second)
+	synctest.Wait()
 	if got := d.wants(); got != "routes ; clusters ; endpoints " {
 		t.Errorf("wants %q", got)
 	}

@@ -51,6 +51,7 @@ func (s *Store) settleLocked() {
 			e.active, e.activeRec, e.warming, e.warmingRec = e.warming, e.warmingRec, nil, record{}
 		}
 	}
+	s.nameLocked(&w)
 	if t := &s.reader.Transports; t.Remembered() > 2*len(s.clusters)+16 {
 		t.Forget(s.liveClusters())
 	}
@@ -204,7 +205,7 @@ func (s *Store) wantedLocked() (Wanted, bool) {
 	})
 	next := Wanted{
 		Endpoints: sortedKeys(endpoints), Routes: sortedKeys(routes), Secrets: sortedKeys(secretNames),
-		Clusters: sortedKeys(s.demandedClusters()),
+		Clusters: sortedKeys(s.named),
 	}
 	same := slices.Equal(next.Endpoints, s.wanted.Endpoints) && slices.Equal(next.Routes, s.wanted.Routes) &&
 		slices.Equal(next.Secrets, s.wanted.Secrets) && slices.Equal(next.Clusters, s.wanted.Clusters)

@@ -97,8 +97,10 @@ type Store struct {
 	endpoints map[string]*record // by EDS service name
 	routes    map[string]*routeEntry
 	secrets   map[string]*record
-	demanded  map[string]int  // clusters that are wanted on demand, and how often
-	absent    map[string]bool // clusters that were asked for by name and do not exist
+	demanded  map[string]int       // clusters that are wanted on demand, and how often
+	absent    map[string]bool      // clusters that were asked for by name and do not exist
+	leaving   map[string]time.Time // clusters that nothing names any more, since when
+	named     map[string]bool      // clusters to be asked for by name
 	wanted    Wanted
 	timer     *time.Timer
 	closed    bool
@@ -143,7 +145,7 @@ func NewStore(cfg Config) (*Store, error) {
 	s := &Store{
 		cfg: cfg, listeners: map[string]*listenerEntry{}, clusters: map[string]*clusterEntry{},
 		endpoints: map[string]*record{}, routes: map[string]*routeEntry{}, secrets: map[string]*record{},
-		demanded: map[string]int{}, absent: map[string]bool{},
+		demanded: map[string]int{}, absent: map[string]bool{}, leaving: map[string]time.Time{},
 	}
 	keeper := secrets.NewKeeper(cfg.Identity, cfg.ReadFile)
 	s.builder = builder{cfg: &s.cfg, keeper: keeper, routeRef: func(name string) *RouteRef { return s.routeLocked(name).ref }}
