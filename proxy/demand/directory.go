@@ -193,6 +193,9 @@ func (d *Directory) find(ctx context.Context, t target) (*Destination, error) {
 		found, f = e.outcome(d)
 	}
 	if found != nil || f != nil {
+		if e != nil {
+			e.called = begun
+		}
 		d.countLocked(f)
 		d.mu.Unlock()
 		return d.answer(t, found, f)

@@ -18,6 +18,7 @@ type entry struct {
 
 	// Guarded by Directory.mu.
 	begun   time.Time     // of the entry
+	called  time.Time     // last, while it was not ready
 	ready   chan struct{} // closed when cur was set first, or err
 	asked   []string      // the questions it needs the answers of
 	next    *Destination  // holds what it wants of the store, and waits for that; may be nil
@@ -45,6 +46,7 @@ func (e *entry) acquire() *Destination {
 // enterLocked makes the entry for t and sets it on its way.
 func (d *Directory) enterLocked(t target) *entry {
 	e := &entry{target: t, begun: time.Now(), ready: make(chan struct{})}
+	e.called = e.begun
 	d.entries[t] = e
 	d.advanceLocked(e)
 	return e

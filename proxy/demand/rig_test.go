@@ -87,7 +87,7 @@ func (w *world) take(typeURL, name string) {
 		if f.wants(typeURL, r) {
 			u := &xds.Update{TypeURL: typeURL, Removed: []string{name}}
 			for _, a := range r.Aliases {
-				if f.names[typeURL][a] {
+				if f.names[typeURL][a] && !slices.ContainsFunc(slices.Collect(maps.Values(w.items[typeURL])), func(o xds.Resource) bool { return slices.Contains(o.Aliases, a) }) {
 					u.Removed = append(u.Removed, a)
 				}
 			}
@@ -226,7 +226,7 @@ func (f *worldFeed) Next(ctx context.Context) (*xds.Update, error) {
 	}
 }
 
-func (f *worldFeed) Ack(string, string)          {}
+func (f *worldFeed) Ack(string, string)         {}
 func (f *worldFeed) Nack(_, _ string, d string) { panic("nack: " + d) }
 func (f *worldFeed) Close() {
 	f.w.mu.Lock()
@@ -401,8 +401,8 @@ func wantedBy(to func() Subscriptions) func(config.Wanted) {
 	}
 }
 
-func without(list, but []string) []string {
-	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { return slices.Contains(but, s) })
+func without(list, but []string) []string { // both are sorted
+	return slices.DeleteFunc(slices.Clone(list), func(s string) bool { _, ok := slices.BinarySearch(but, s); return ok })
 }
 
 func (r *rig) look(t testing.TB, addr string) *Destination {

@@ -17,9 +17,11 @@ const (
 	tick = time.Second
 	// sweepEvery is how often all destinations are looked at.
 	sweepEvery = 5 * time.Second
-	// forgetAfter is how long a destination is kept that nobody waits for any more
-	// and that has not become ready; the next connection then asks anew.
-	forgetAfter = 5 * time.Second
+	// forgetAfter is how long a destination is kept that has not become ready and that
+	// nobody calls any more; askAgainAfter is how long one that is called. The next
+	// connection then asks anew.
+	forgetAfter   = 10 * time.Second
+	askAgainAfter = time.Minute
 )
 
 // Run drops what is not used and follows the template, until ctx ends.
@@ -70,7 +72,7 @@ func (d *Directory) sweep(now time.Time) {
 func (d *Directory) staleLocked(e *entry, now time.Time) bool {
 	cur := e.cur.Load()
 	if cur == nil {
-		return e.waiting == 0 && now.Sub(e.begun) >= d.cfg.Wait+forgetAfter
+		return e.waiting == 0 && (now.Sub(e.called) >= forgetAfter || now.Sub(e.begun) >= askAgainAfter)
 	}
 	keep := d.cfg.Idle
 	if !cur.Known {
