@@ -2,8 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package match holds the matchers that policy and routing share. They are
-// compiled once, pure, and allocate nothing when asked (but for a header that
-// came in several lines, whose values are joined first).
+// compiled once, pure, and allocate nothing when asked.
 //
 //	string.go   String: exact, prefix, suffix, contains, regex, any
 //	header.go   Header: one condition on a request's header, Envoy's semantics

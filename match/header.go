@@ -26,9 +26,10 @@ const (
 // (envoy.config.route.v3.HeaderMatcher). The pseudo header fields :method,
 // :authority (also called host), :path, :scheme and :protocol can be asked for.
 //
-// Several lines of one name are joined by "," before they are compared. A
-// missing field fails a String or Range test even if Invert is set, unless
-// MissingIsEmpty; presence tests are inverted by Invert alone.
+// Of several lines of one name each is compared by itself: one that matches is
+// enough, and with Invert none may. A missing field fails a String or Range test
+// even if Invert is set, unless MissingIsEmpty; presence tests are inverted by
+// Invert alone. (Envoy 1.40 does the same; older ones joined the lines first.)
 type Header struct {
 	Name           string
 	Test           HeaderTest
@@ -40,14 +41,31 @@ type Header struct {
 
 // Match says whether r fulfils the condition.
 func (h *Header) Match(r *message.Request) bool {
-	value, ok := RequestField(r, h.Name)
-	return h.MatchValue(value, ok)
+	if pseudo, value, ok := PseudoField(r, h.Name); pseudo {
+		return h.MatchValue(value, ok)
+	}
+	return h.MatchFields(&r.Header)
 }
 
 // MatchFields is Match for a header without pseudo fields, such as a response's.
-func (h *Header) MatchFields(fields *message.Header) bool {
-	value, ok := fields.Joined(h.Name)
-	return h.MatchValue(value, ok)
+func (h *Header) MatchFields(header *message.Header) bool {
+	present := false
+	for _, f := range header.Fields() {
+		if !message.EqualFold(f.Name, h.Name) {
+			continue
+		}
+		present = true
+		if h.Test == HeaderPresent || h.Test == HeaderAbsent {
+			break
+		}
+		if h.matchText(f.Value) {
+			return !h.Invert
+		}
+	}
+	if present && h.Test != HeaderPresent && h.Test != HeaderAbsent {
+		return h.Invert
+	}
+	return h.MatchValue("", present)
 }
 
 // MatchValue says whether a field of that value, present or not, fulfils the condition.
@@ -95,8 +113,8 @@ func (h *Header) String() string {
 	return "header " + h.Name + ": " + what
 }
 
-// RequestField returns the value of a field or pseudo field and whether it is
-// there. It allocates only to join several lines.
+// RequestField returns the value of a field or pseudo field, several lines joined
+// by ",", and whether it is there. It allocates only to join.
 func RequestField(r *message.Request, name string) (string, bool) {
 	if pseudo, value, ok := PseudoField(r, name); pseudo {
 		return value, ok

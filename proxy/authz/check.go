@@ -169,5 +169,6 @@ func (r *Rule) matchLines(f *Facts, suspicious bool) bool {
 			return suspicious
 		}
 	}
-	return r.Header.MatchFields(&f.Request.Header)
+	joined, ok := f.Request.Header.Joined(r.Header.Name)
+	return r.Header.MatchValue(joined, ok)
 }

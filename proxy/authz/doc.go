@@ -17,6 +17,7 @@
 // header that came in several lines is compared both line by line and joined:
 // in a policy that would deny, any reading that matches counts; in one that
 // would allow, all readings must match. Under a negation it is the other way
-// round. "Anybody but X" allows nobody whose identity is not proved. In this
-// point we are stricter than Envoy, which lets plaintext pass there.
+// round. "Anybody but X" allows nobody whose identity is not proved. In these
+// points we are stricter than Envoy, which lets plaintext pass there, and to which
+// one line that matches is enough to allow.
 package authz

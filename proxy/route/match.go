@@ -51,8 +51,7 @@ type Decision struct {
 	Slot int
 }
 
-// Match decides where r goes. It is pure and does not allocate, unless a
-// condition is about a header that came in several lines.
+// Match decides where r goes. It is pure and does not allocate.
 func (t *Table) Match(r *message.Request, f *Facts) Decision {
 	d := Decision{Cluster: -1, Slot: -1}
 	i := t.domains.find(r.Authority, t.cfg.IgnorePort)

@@ -15,8 +15,7 @@ import (
 // ToLocation.
 func (d *Decision) Location(r *message.Request) (status int, location string) {
 	if d.Route == nil { // the virtual host requires TLS
-		red := Redirect{Scheme: "https"}
-		return 301, red.location(r, r.Path)
+		return 301, "https://" + r.Authority + r.Path // as it is, port included, as Envoy
 	}
 	red := d.Route.Redirect
 	return red.Status, red.location(r, d.Route.redirectPath(r))

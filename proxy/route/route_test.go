@@ -212,7 +212,7 @@ func TestRequireTLS(t *testing.T) {
 	external := compile(t, &Config{VirtualHosts: []VirtualHost{h}})
 	r := get("shop.example:80", "/a?b=c")
 	d := all.Match(r, &Facts{})
-	if status, loc := d.Location(r); d.Kind != ToLocation || status != 301 || loc != "https://shop.example/a?b=c" {
+	if status, loc := d.Location(r); d.Kind != ToLocation || status != 301 || loc != "https://shop.example:80/a?b=c" {
 		t.Errorf("%v %d %s", d.Kind, status, loc)
 	}
 	if d := external.Match(r, &Facts{Internal: true}); d.Kind != ToCluster {

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,12 +101,11 @@ func slowRoute(rt *Route, r *message.Request, f *Facts) bool {
 				lines = append(lines, field.Value)
 			}
 		}
-		value := strings.Join(lines, ",")
 		if h.Test == match.HeaderPresent {
 			if (len(lines) > 0) == h.Invert {
 				return false
 			}
-		} else if len(lines) == 0 || (value == h.Value.Value()) == h.Invert {
+		} else if len(lines) == 0 || slices.Contains(lines, h.Value.Value()) == h.Invert {
 			return false
 		}
 	}
