@@ -5,6 +5,7 @@ package config
 
 import (
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/meltemi/meltemi/proxy/upstream"
@@ -18,79 +19,155 @@ const tableWarming = 5 * time.Second
 // has gone: exchanges that began with that table may still want it.
 const clusterLinger = 2 * time.Second
 
-// Want asks for a route table and a cluster on demand, either of which may be
-// "": they become part of Wanted, and so do the clusters that the table names,
-// until Drop has been called as often. What is returned need not have arrived;
-// see Lacks.
+// A Need is what is wanted on demand; each may be "".
+type Need struct {
+	// Listener is one that does not bind. It takes connections from whoever wanted
+	// it, not from listeners that hand off; it is in no snapshot.
+	Listener string
+	Route    string
+	Cluster  string
+}
+
+// Refs are what a Need names, resolved once; nil for "".
+type Refs struct {
+	Listener *ListenerRef
+	Routes   *RouteRef
+	Cluster  *upstream.Ref
+}
+
+// A ListenerRef is a listener by name: whoever holds it sees each new version.
+type ListenerRef struct {
+	listener atomic.Pointer[Listener]
+}
+
+// Load returns the listener of the moment; nil while it has not arrived, and if
+// there is none.
+func (r *ListenerRef) Load() *Listener { return r.listener.Load() }
+
+// Want asks for resources on demand: they become part of Wanted, and so does all
+// that they name, until Drop has been called as often. What is returned need not
+// have arrived; see Lacks.
 //
 // Not to be called from a callback of the store.
-func (s *Store) Want(route, cluster string) (*RouteRef, *upstream.Ref) {
+func (s *Store) Want(n Need) (refs Refs) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	s.mu.Lock()
-	var table *RouteRef
-	var ref *upstream.Ref
-	if route != "" {
-		e := s.routeLocked(route)
+	if n.Listener != "" {
+		e := s.listenerLocked(n.Listener)
+		if e.ref == nil {
+			e.ref = &ListenerRef{}
+		}
 		e.demanded++
-		table = e.ref
+		refs.Listener = e.ref
 	}
-	if cluster != "" {
-		s.demanded[cluster]++
-		ref = s.cfg.Clusters.Ref(cluster)
+	if n.Route != "" {
+		e := s.routeLocked(n.Route)
+		e.demanded++
+		refs.Routes = e.ref
+	}
+	if n.Cluster != "" {
+		s.demanded[n.Cluster]++
+		refs.Cluster = s.cfg.Clusters.Ref(n.Cluster)
 	}
 	s.finishLocked()
-	return table, ref
+	return refs
 }
 
 // Drop takes back what Want asked for. A route table that nobody wants any more
-// is gone at once; a cluster goes when the control plane removes it.
+// is gone at once; listeners and clusters go when the control plane removes them.
 //
 // Not to be called from a callback of the store.
-func (s *Store) Drop(route, cluster string) {
+func (s *Store) Drop(n Need) {
 	s.applying.Lock()
 	defer s.applying.Unlock()
 	s.mu.Lock()
-	if e := s.routes[route]; e != nil && e.demanded > 0 {
-		if e.demanded--; e.demanded == 0 && !e.byListener {
-			e.ref.forget()
-			delete(s.routes, route)
+	if e := s.listeners[n.Listener]; e != nil && e.demanded > 0 {
+		if e.demanded--; e.demanded == 0 && e.active == nil && e.warming == nil {
+			delete(s.listeners, n.Listener)
 		}
 	}
-	if s.demanded[cluster]--; s.demanded[cluster] <= 0 {
-		delete(s.demanded, cluster)
+	if e := s.routes[n.Route]; e != nil && e.demanded > 0 {
+		if e.demanded--; e.demanded == 0 && !e.byListener {
+			e.ref.forget()
+			delete(s.routes, n.Route)
+		}
+	}
+	if s.demanded[n.Cluster]--; s.demanded[n.Cluster] <= 0 {
+		delete(s.demanded, n.Cluster)
 	}
 	s.finishLocked()
 }
 
 // Lacks says what has yet to arrive, or to be found not to exist, before traffic
-// can follow a wanted route table and cluster; "" if nothing has. The error says
-// what came and was refused, where nothing is in force in its place.
-func (s *Store) Lacks(route, cluster string) (what string, err error) {
+// can follow what was wanted; "" if nothing has. The error says what came and was
+// refused, where nothing is in force in its place.
+func (s *Store) Lacks(n Need) (what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if cluster != "" {
-		if s.comingLocked(cluster, true) {
-			return "cluster " + cluster, nil
-		}
-		if e := s.clusters[cluster]; e != nil && e.active == nil && e.failed != nil {
-			return "", fmt.Errorf("cluster %s was refused: %w", cluster, e.failed.err)
+	for _, look := range [...]func() (string, error){
+		func() (string, error) { return s.lacksListenerLocked(n.Listener) },
+		func() (string, error) { return s.lacksRouteLocked(n.Route) },
+		func() (string, error) { return s.lacksClusterLocked(n.Cluster) },
+	} {
+		if what, err = look(); what != "" || err != nil {
+			return what, err
 		}
 	}
-	e := s.routes[route]
+	return "", nil
+}
+
+func (s *Store) lacksListenerLocked(name string) (string, error) {
+	e := s.listeners[name]
 	switch {
-	case route == "" || e != nil && e.ref.Answered():
+	case name == "" || e != nil && (e.active != nil || e.absent):
 		return "", nil
 	case e != nil && e.warming != nil:
-		for _, name := range e.warming.Clusters() {
-			if s.comingLocked(name, true) {
-				return fmt.Sprintf("cluster %s, which route table %s names", name, route), nil
+		for c := range e.warming.all {
+			for _, r := range c.needs.routes {
+				if what, err := s.lacksRouteLocked(r.name); what != "" || err != nil {
+					return what, err
+				}
+			}
+			if cluster, coming := s.tcpComing(c); coming {
+				return fmt.Sprintf("cluster %s, which listener %s names", cluster, name), nil
+			}
+		}
+		return "a certificate for listener " + name, nil
+	case e != nil && e.failed != nil:
+		return "", fmt.Errorf("listener %s was refused: %w", name, e.failed.err)
+	}
+	return "listener " + name, nil
+}
+
+func (s *Store) lacksRouteLocked(name string) (string, error) {
+	e := s.routes[name]
+	switch {
+	case name == "" || e != nil && e.ref.Answered():
+		return "", nil
+	case e != nil && e.warming != nil:
+		for _, cluster := range e.warming.Clusters() {
+			if s.comingLocked(cluster, true) {
+				return fmt.Sprintf("cluster %s, which route table %s names", cluster, name), nil
 			}
 		}
 	case e != nil && e.failed != nil:
-		return "", fmt.Errorf("route table %s was refused: %w", route, e.failed.err)
+		return "", fmt.Errorf("route table %s was refused: %w", name, e.failed.err)
 	}
-	return "route table " + route, nil
+	return "route table " + name, nil
+}
+
+func (s *Store) lacksClusterLocked(name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	if s.comingLocked(name, true) {
+		return "cluster " + name, nil
+	}
+	if e := s.clusters[name]; e != nil && e.active == nil && e.failed != nil {
+		return "", fmt.Errorf("cluster %s was refused: %w", name, e.failed.err)
+	}
+	return "", nil
 }
 
 // comingLocked says whether a cluster is on its way: it warms for the first
@@ -102,10 +179,23 @@ func (s *Store) comingLocked(name string, asked bool) bool {
 	return asked && !s.absent[name]
 }
 
+// tcpComing says whether a cluster of the chain's TCP proxy, asked for by name,
+// is on its way.
+func (s *Store) tcpComing(c *FilterChain) (cluster string, coming bool) {
+	if c.TCP != nil {
+		for i := range c.TCP.Clusters {
+			if name := c.TCP.Clusters[i].Cluster; s.comingLocked(name, true) {
+				return name, true
+			}
+		}
+	}
+	return "", false
+}
+
 // tableReady says whether a table that is to come into force may do so.
 func (s *Store) tableReady(e *routeEntry, w *waiting) bool {
 	for _, name := range e.warming.Clusters() {
-		if s.comingLocked(name, e.demanded > 0) {
+		if s.comingLocked(name, e.demanded > 0 || e.byDemanded) {
 			return w.over(e.since, tableWarming)
 		}
 	}
@@ -133,7 +223,15 @@ func (s *Store) nameLocked(w *waiting) {
 		add(name)
 	}
 	for _, e := range s.routes {
-		if e.demanded == 0 {
+		e.byDemanded = false
+	}
+	for _, e := range s.listeners {
+		if e.demanded > 0 {
+			s.nameByListener(e, add)
+		}
+	}
+	for _, e := range s.routes {
+		if e.demanded == 0 && !e.byDemanded {
 			continue
 		}
 		for _, t := range [...]*RouteTable{e.ref.Load(), e.warming} {
@@ -144,6 +242,35 @@ func (s *Store) nameLocked(w *waiting) {
 			}
 		}
 	}
+	s.linger(out, w)
+	for name := range s.absent {
+		if !out[name] {
+			delete(s.absent, name)
+		}
+	}
+	s.named = out
+}
+
+func (s *Store) nameByListener(e *listenerEntry, add func(cluster string)) {
+	for _, l := range [...]*Listener{e.active, e.warming} {
+		if l == nil {
+			continue
+		}
+		for c := range l.all {
+			for _, r := range c.needs.routes {
+				s.routeLocked(r.name).byDemanded = true
+			}
+			if c.TCP != nil {
+				for i := range c.TCP.Clusters {
+					add(c.TCP.Clusters[i].Cluster)
+				}
+			}
+		}
+	}
+}
+
+// linger adds to out the clusters that were named a moment ago.
+func (s *Store) linger(out map[string]bool, w *waiting) {
 	for name := range out {
 		delete(s.leaving, name)
 	}
@@ -159,10 +286,15 @@ func (s *Store) nameLocked(w *waiting) {
 			out[name] = true
 		}
 	}
-	for name := range s.absent {
-		if !out[name] {
-			delete(s.absent, name)
+}
+
+// demandedListeners are the listeners to be asked for by name.
+func (s *Store) demandedListeners() []string {
+	names := map[string]bool{}
+	for name, e := range s.listeners {
+		if e.demanded > 0 {
+			names[name] = true
 		}
 	}
-	s.named = out
+	return sortedKeys(names)
 }

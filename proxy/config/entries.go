@@ -23,6 +23,10 @@ type listenerEntry struct {
 	activeRec, warmingRec record
 	since                 time.Time // of warming
 	failed                *failure
+
+	ref      *ListenerRef // of one that was wanted on demand, else nil
+	demanded int          // how often it is
+	absent   bool         // it was asked for and does not exist
 }
 
 // listenerName is the name, or the address of one that has none.
@@ -74,7 +78,7 @@ func (s *Store) putListener(m *listenerv3.Listener, in *incoming) error {
 		return err
 	}
 	e = s.listenerLocked(name)
-	e.warming, e.warmingRec, e.since, e.failed = l, in.record(), in.at, nil
+	e.warming, e.warmingRec, e.since, e.failed, e.absent = l, in.record(), in.at, nil, false
 	return nil
 }
 
@@ -102,7 +106,14 @@ func (s *Store) addressTaken(l *Listener) error {
 	return nil
 }
 
-func (s *Store) removeListener(name string) { delete(s.listeners, name) }
+func (s *Store) removeListener(name string) {
+	if e := s.listeners[name]; e != nil && e.demanded > 0 {
+		*e = listenerEntry{ref: e.ref, demanded: e.demanded, absent: true}
+		e.ref.listener.Store(nil)
+		return
+	}
+	delete(s.listeners, name)
+}
 
 func (s *Store) failListener(name string, f *failure) { s.listenerLocked(name).failed = f }
 
@@ -190,7 +201,8 @@ type routeEntry struct {
 	ref *RouteRef
 	// byListener is true if a listener wants it, or did.
 	byListener bool
-	demanded   int // how often it is wanted on demand
+	demanded   int  // how often it is wanted on demand
+	byDemanded bool // a listener wants it that is wanted on demand
 
 	warming    *RouteTable // waits for clusters it names; may be nil
 	warmingRec record

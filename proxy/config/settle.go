@@ -49,6 +49,9 @@ func (s *Store) settleLocked() {
 	for _, e := range s.listeners {
 		if e.warming != nil && s.listenerReady(e, &w) {
 			e.active, e.activeRec, e.warming, e.warmingRec = e.warming, e.warmingRec, nil, record{}
+			if e.ref != nil {
+				e.ref.listener.Store(e.active)
+			}
 		}
 	}
 	s.nameLocked(&w)
@@ -108,6 +111,9 @@ func (s *Store) listenerReady(e *listenerEntry, w *waiting) bool {
 				ready = false
 			}
 		}
+		if _, coming := s.tcpComing(c); coming && e.demanded > 0 && !w.over(e.since, tableWarming) {
+			ready = false
+		}
 	}
 	return ready
 }
@@ -151,7 +157,8 @@ func (s *Store) nextLocked() *Snapshot {
 	now := s.snapshot.Load()
 	next := &Snapshot{Serial: now.Serial + 1, byName: map[string]*Listener{}}
 	for _, name := range sortedKeys(s.listeners) {
-		if l := s.listeners[name].active; l != nil {
+		if e := s.listeners[name]; e.active != nil && (e.ref == nil || e.active.Bind) {
+			l := e.active
 			next.Listeners = append(next.Listeners, l)
 			next.byName[name] = l
 		}
@@ -205,10 +212,11 @@ func (s *Store) wantedLocked() (Wanted, bool) {
 	})
 	next := Wanted{
 		Endpoints: sortedKeys(endpoints), Routes: sortedKeys(routes), Secrets: sortedKeys(secretNames),
-		Clusters: sortedKeys(s.named),
+		Clusters: sortedKeys(s.named), Listeners: s.demandedListeners(),
 	}
 	same := slices.Equal(next.Endpoints, s.wanted.Endpoints) && slices.Equal(next.Routes, s.wanted.Routes) &&
-		slices.Equal(next.Secrets, s.wanted.Secrets) && slices.Equal(next.Clusters, s.wanted.Clusters)
+		slices.Equal(next.Secrets, s.wanted.Secrets) && slices.Equal(next.Clusters, s.wanted.Clusters) &&
+		slices.Equal(next.Listeners, s.wanted.Listeners)
 	s.wanted = next
 	return next, !same
 }

@@ -49,6 +49,7 @@ type Wanted struct {
 	Routes    []string // RouteConfiguration
 	Secrets   []string // Secret over ADS
 	Clusters  []string // Cluster: on demand, besides those that come unasked
+	Listeners []string // Listener: the same
 }
 
 // A Listener is an address with filter chains. A new pointer under the same name
