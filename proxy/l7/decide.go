@@ -6,6 +6,7 @@ package l7
 import (
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/clock"
 	"github.com/meltemi/meltemi/proxy/route"
 )
 
@@ -41,7 +42,8 @@ func (x *exchange) match() {
 	if idle := d.Route.Forward.IdleTimeout; idle != nil {
 		x.idleLimit.Store(int64(*idle))
 	}
-	x.limits.Set(x.Request, x.GRPC, x.Internal, x.site.http.MaxStreamDuration, d.Route.Forward)
+	h := x.site.http
+	x.limits.Set(x.Request, clock.Caller{GRPC: x.GRPC, Internal: x.Internal, Expected: h.Router.RespectExpected}, h.MaxStreamDuration, d.Route.Forward)
 }
 
 // admit runs the filter chain.

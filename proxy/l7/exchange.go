@@ -65,16 +65,18 @@ type way struct {
 
 	// What is done about it.
 	limits   clock.Limits
+	heard    time.Time // of the endpoint last; kept only if a clock asks
 	pick     upstream.Request
 	lease    *upstream.Lease // of the response that is relayed; held until finish
 	outcome  upstream.Outcome
-	cookie   string // to set, from the hash policy
-	retries  uint32 // attempts after the first that policy allowed
-	admitted bool   // by the cluster's circuit breaker
-	retrying bool   // and by its retry budget
-	reused   bool   // the attempt's connection had served before
-	resends  uint32 // because that connection was stale
-	urx      bool   // no more attempts were allowed
+	span     *trace.Span // of the attempt; nil: none
+	cookie   string      // to set, from the hash policy
+	retries  uint32      // attempts after the first that policy allowed
+	admitted bool        // by the cluster's circuit breaker
+	retrying bool        // and by its retry budget
+	reused   bool        // the attempt's connection had served before
+	resends  uint32      // because that connection was stale
+	urx      bool        // no more attempts were allowed
 
 	closing   bool // the connection ends with this exchange
 	headSent  bool // the final head went to the client
@@ -155,6 +157,9 @@ func (x *exchange) conduct() {
 	var permit filter.Permit
 	if f == nil {
 		x.match()
+		if x.site.http.LogOnStart {
+			x.site.logs.LogAs(&x.Exchange, &x.record, "DownstreamStart")
+		}
 		permit, f = x.admit()
 	}
 	if f == nil {
@@ -265,7 +270,7 @@ var past = time.Unix(1, 0)
 // moments are when the clocks of x were started; attempt is zero once there is a
 // response.
 func (x *exchange) moments(attempt time.Time) clock.Moments {
-	return clock.Moments{Begin: x.Start, End: x.body.End(), Attempt: attempt}
+	return clock.Moments{Begin: x.Start, End: x.body.End(), Attempt: attempt, Heard: x.heard}
 }
 
 // bound sets the deadline for reading s to when a clock may have run out.

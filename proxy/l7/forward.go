@@ -151,10 +151,11 @@ func (x *exchange) attempt() *fault.Fault {
 	lease, f := x.cluster.Open(host, &x.pick)
 	if f != nil {
 		x.Upstream.Failure = failureText(f)
+		x.endAttempt(f)
 		return f
 	}
 	x.Upstream.Local, x.Upstream.Version, x.Upstream.TLS, x.Upstream.Failure = lease.LocalAddr(), lease.Version(), lease.TLS(), ""
-	x.reused = lease.Reused()
+	x.reused, x.heard = lease.Reused(), time.Time{}
 	x.Mark(filter.ConnectEnd)
 	if f := x.setStream(lease.Stream); f != nil {
 		x.giveUp(lease, f)
@@ -177,6 +178,9 @@ func (x *exchange) tell(host *upstream.Host) {
 	}
 	e := host.Endpoint()
 	x.Upstream.Endpoint, x.Upstream.Remote, x.Upstream.Mutual = e, host.Addr(), host.Transport().Mutual
+	if t := x.site.tracer; t != nil {
+		x.span = t.BeginAttempt(&x.Exchange)
+	}
 	d := &x.decision
 	if rw := &d.Route.Forward.Rewrite; rw.HostAuto && e.Hostname != "" {
 		route.SetAuthority(x.Request, e.Hostname, rw.ForwardedHost)
@@ -205,6 +209,9 @@ func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.
 			}
 		case err == nil:
 			x.Mark(filter.UpstreamRxBegin)
+			if x.limits.TryIdle > 0 {
+				x.heard = time.Now()
+			}
 			return nil
 		case isTimeout(err) && x.Cancelled() == nil:
 			if f := x.over(begin); f != nil {
@@ -235,11 +242,21 @@ func (x *exchange) streamFault(lease *upstream.Lease, err error) *fault.Fault {
 
 // giveUp ends an attempt that came to nothing.
 func (x *exchange) giveUp(lease *upstream.Lease, f *fault.Fault) {
+	x.endAttempt(f)
 	_ = x.setStream(nil)
 	lease.Abort(codeCancel)
 	x.body.Detach()
 	x.Response.Reset()
 	lease.Done(upstream.Outcome{Fault: f})
+}
+
+// endAttempt tells of an attempt that is over; f is why it failed, or nil.
+func (x *exchange) endAttempt(f *fault.Fault) {
+	if x.span != nil {
+		x.site.tracer.EndAttempt(&x.Exchange, x.span, f)
+		x.span = nil
+	}
+	x.site.attempts.LogAs(&x.Exchange, &x.record, "UpstreamEnd")
 }
 
 // discard ends an attempt whose response is not the one to relay. A short rest
@@ -249,6 +266,7 @@ func (x *exchange) discard() {
 	x.lease = nil
 	o := upstream.Outcome{}
 	o.Status, o.GRPC = outcomeStatus(&x.Response)
+	x.endAttempt(nil)
 	_ = x.setStream(nil)
 	if x.body.Complete() {
 		o.Reusable = readRest(lease.Stream)

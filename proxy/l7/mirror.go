@@ -4,6 +4,8 @@
 package l7
 
 import (
+	"math/bits"
+
 	"github.com/meltemi/meltemi/proxy/l7/mirror"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/upstream"
@@ -20,7 +22,9 @@ func (x *exchange) mirror() {
 	server := x.site.server
 	for i := range mirrors {
 		m := &mirrors[i]
-		if f := m.Fraction; f != nil && x.Random%uint64(f.Per) >= uint64(f.Of) {
+		// Not the bits that have chosen the cluster, or one choice would get all copies.
+		random := bits.RotateLeft64(x.Random, 17+i)
+		if f := m.Fraction; f != nil && random%uint64(f.Per) >= uint64(f.Of) {
 			continue
 		}
 		cluster := x.table.Refs[x.decision.Route.Mirrors[i]].Load()

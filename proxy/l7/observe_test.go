@@ -5,6 +5,7 @@ package l7
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"net"
 	"net/http"
@@ -71,7 +72,7 @@ func TestTracing(t *testing.T) {
 		s.http.Tracing = &config.Tracing{Client: 10_000, Random: 10_000, Overall: 10_000, MaxPathLength: 10, Cluster: "collector", Service: "shop",
 			Tags: []config.Tag{{Name: "lit", Kind: config.TagLiteral, Value: "1"}, {Name: "hdr", Kind: config.TagHeader, Value: "x-t", Default: "none"},
 				{Name: "fmt", Kind: config.TagFormat, Value: "%PROTOCOL%"}}}
-		s.http.TraceByRequestID = true
+		s.http.TraceByRequestID, s.http.Tracing.SpawnUpstream = true, true
 		s.specs = append(s.specs, cluster("b", upstream.HTTP1, backend(t, echo)), cluster("collector", upstream.HTTP2, addr))
 		f := to("/", "b")
 		f.Decorator = &route.Decorator{Operation: "shop:80/*", Propagate: true}
@@ -79,7 +80,13 @@ func TestTracing(t *testing.T) {
 	})
 	const parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-"
 	resp, _ := r.get("/a/very/long/path", "traceparent", parent+"01", "X-T", "yes")
-	span := <-c.spans
+	span, attempt := <-c.spans, <-c.spans
+	if attempt.Name != "router b egress" || string(attempt.ParentSpanId) != string(span.SpanId) || tags(attempt)["http.status_code"] != "200" {
+		t.Errorf("span of the attempt: %v", attempt)
+	}
+	if got := resp.Header.Get("Echo-Traceparent"); got[36:52] != hex.EncodeToString(attempt.SpanId) {
+		t.Errorf("the endpoint is told %q, not of its attempt", got)
+	}
 	if got := resp.Header.Get("Echo-Traceparent"); !strings.HasPrefix(got, parent[:36]) || got[36:52] == parent[36:52] || !strings.HasSuffix(got, "-01") {
 		t.Errorf("the upstream is told %q", got)
 	}
@@ -105,7 +112,7 @@ func TestTracing(t *testing.T) {
 		t.Errorf("the upstream is told %q", got)
 	}
 	r.get("/none-of-it")
-	if s := <-c.spans; s.ParentSpanId != nil {
+	if s, a := <-c.spans, <-c.spans; s.ParentSpanId != nil || a.ParentSpanId == nil {
 		t.Errorf("a span of a trace that was not sampled: %v", s)
 	}
 }

@@ -74,8 +74,11 @@ func (x *exchange) identify(edge, forced bool) {
 
 // decide says whether the exchange is traced, and begins its span.
 func (x *exchange) decide(forced bool) {
-	t := x.site.tracer
-	x.reason = t.Sampling.Decide(&x.id, x.Request.Header.Has(clientID), forced)
+	t, id := x.site.tracer, x.id
+	if !x.site.http.TraceByRequestID {
+		id = trace.NewRequestID() // nothing that hops could agree by
+	}
+	x.reason = t.Sampling.Decide(&id, x.Request.Header.Has(clientID), forced)
 	t.Begin(&x.Exchange, x.reason != trace.NotTraced)
 }
 

@@ -82,6 +82,11 @@ func (x *exchange) responseHeaders() {
 		h.Add("set-cookie", x.cookie)
 	}
 	x.table.ResponseHeaders(&x.decision, h, x)
+	if !x.Internal {
+		for _, name := range x.table.Config().InternalOnly {
+			h.Delete(name)
+		}
+	}
 }
 
 // serviceTime is how long the upstream took: from the request's end to the
@@ -141,6 +146,9 @@ func (x *exchange) relayBody() *fault.Fault {
 		n, err := lease.Read(scratch[:])
 		if n > 0 {
 			x.Moved()
+			if x.limits.TryIdle > 0 {
+				x.heard = time.Now()
+			}
 			x.Sent += uint64(n)
 			if _, err := x.down.Write(scratch[:n]); err != nil {
 				return x.clientFault(err)
@@ -197,6 +205,7 @@ func (x *exchange) endLease() {
 		return
 	}
 	x.lease = nil
+	x.endAttempt(x.outcome.Fault)
 	_ = x.setStream(nil)
 	if !x.body.Complete() {
 		x.outcome.Reusable = false // the response came before the request was over

@@ -19,9 +19,11 @@ type site struct {
 	server *Server
 	http   *config.HTTP
 	logs   *observe.Logs
-	stats  *observe.Manager
-	tracer *observe.Tracer // nil: no tracing
-	faults siteFaults
+	// attempts are the logs of attempts (upstream_log).
+	attempts *observe.Logs
+	stats    *observe.Manager
+	tracer   *observe.Tracer // nil: no tracing
+	faults   siteFaults
 
 	// Guarded by Server.mu.
 	users int
@@ -36,7 +38,11 @@ func newSite(s *Server, h *config.HTTP) (*site, error) {
 	if err != nil {
 		return nil, err
 	}
-	st := &site{server: s, http: h, logs: logs, stats: s.stats.Get(h.StatPrefix)}
+	attempts, err := observe.NewLogs(h.Router.UpstreamLogs, s.cfg.Files, s.cfg.Formats)
+	if err != nil {
+		return nil, err
+	}
+	st := &site{server: s, http: h, logs: logs, attempts: attempts, stats: s.stats.Get(h.StatPrefix)}
 	if st.tracer, err = s.tracers.Get(h.Tracing); err != nil {
 		return nil, err
 	}

@@ -57,6 +57,7 @@ func (x *exchange) connectRaw() *fault.Fault {
 		return f
 	}
 	x.tell(host)
+	defer x.endAttempt(nil)
 	conn, f := x.cluster.Dial(host, &x.pick)
 	if f != nil {
 		x.Upstream.Failure = failureText(f)

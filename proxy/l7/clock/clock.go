@@ -2,11 +2,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package clock says how long an exchange may take. It is pure: who conducts the
-// exchange tells it the time. Three clocks can run:
+// exchange tells it the time. Four clocks can run:
 //
 //	Duration  from the request's head on (max_stream_duration, grpc-timeout)
 //	Total     from the request's last byte on, all attempts together (route timeout)
 //	PerTry    from the later of the request's last byte and the attempt's begin on
+//	TryIdle   from that, and from each byte of the response on
 package clock
 
 import (
@@ -20,7 +21,7 @@ import (
 )
 
 // Limits is how long each clock may run; 0: it does not.
-type Limits struct{ Duration, Total, PerTry time.Duration }
+type Limits struct{ Duration, Total, PerTry, TryIdle time.Duration }
 
 // The faults of a clock that has run out. Shared, not to be changed.
 var (
@@ -30,6 +31,8 @@ var (
 		Hint: "no response came within the route's timeout"}
 	PerTryOver = &fault.Fault{Side: fault.Upstream, Kind: fault.PerTryTimeout, Sent: true, Details: "upstream_per_try_timeout",
 		Hint: "no response came within the retry policy's perTryTimeout"}
+	TryIdleOver = &fault.Fault{Side: fault.Upstream, Kind: fault.PerTryTimeout, Sent: true, Details: "upstream_per_try_idle_timeout",
+		Hint: "nothing came from the endpoint for the retry policy's per_try_idle_timeout"}
 )
 
 // Headers about time.
@@ -40,14 +43,21 @@ const (
 	ExpectedHeader = "x-envoy-expected-rq-timeout-ms"
 )
 
+// A Caller is what counts of the caller for the limits.
+type Caller struct {
+	GRPC     bool
+	Internal bool // it may set limits by headers
+	Expected bool // what it says it expects is one of them (respect_expected_rq_timeout)
+}
+
 // Set works out the limits for a route, in Envoy's precedence. manager is the
 // connection manager's max_stream_duration. The headers by which an internal
 // caller sets limits are taken from r.
-func (l *Limits) Set(r *message.Request, grpc, internal bool, manager time.Duration, f *route.Forward) {
+func (l *Limits) Set(r *message.Request, caller Caller, manager time.Duration, f *route.Forward) {
 	h := &r.Header
 	*l = Limits{Duration: manager}
 	asked, hasAsked := time.Duration(0), false
-	if grpc {
+	if caller.GRPC {
 		asked, hasAsked = parseGRPCTimeout(h.Get(grpcTimeout))
 	}
 	switch s := f.Stream; {
@@ -58,7 +68,7 @@ func (l *Limits) Set(r *message.Request, grpc, internal bool, manager time.Durat
 		if s.GRPCMax != nil && hasAsked {
 			l.Duration = capped(asked, *s.GRPCMax, s.GRPCOffset)
 		}
-	case grpc && f.MaxGRPCTimeout != nil:
+	case caller.GRPC && f.MaxGRPCTimeout != nil:
 		l.Total = *f.MaxGRPCTimeout
 		if hasAsked {
 			l.Total = capped(asked, *f.MaxGRPCTimeout, f.GRPCOffset)
@@ -69,21 +79,27 @@ func (l *Limits) Set(r *message.Request, grpc, internal bool, manager time.Durat
 		l.Total = f.Timeout
 	}
 	if f.Retry != nil {
-		l.PerTry = f.Retry.PerTry
+		l.PerTry, l.TryIdle = f.Retry.PerTry, f.Retry.PerTryIdle
 	}
-	if internal { // from others these headers have been stripped
-		if ms, ok := milliseconds(h.Get(timeoutHeader)); ok {
-			l.Total = ms
-		}
-		if ms, ok := milliseconds(h.Get(perTryHeader)); ok {
-			l.PerTry = ms
-		}
-		h.Delete(timeoutHeader)
-		h.Delete(perTryHeader)
+	if caller.Internal { // from others these headers have been stripped
+		l.fromHeaders(h, caller.Expected)
 	}
 	if l.Total > 0 && l.PerTry >= l.Total {
 		l.PerTry = 0 // it would never run out first
 	}
+}
+
+func (l *Limits) fromHeaders(h *message.Header, expected bool) {
+	if ms, ok := milliseconds(h.Get(timeoutHeader)); ok {
+		l.Total = ms
+	} else if ms, ok := milliseconds(h.Get(ExpectedHeader)); ok && expected {
+		l.Total = ms
+	}
+	if ms, ok := milliseconds(h.Get(perTryHeader)); ok {
+		l.PerTry = ms
+	}
+	h.Delete(timeoutHeader)
+	h.Delete(perTryHeader)
 }
 
 // capped is what a caller asked for, less offset, but no more than limit (0: none).
@@ -111,13 +127,14 @@ func (l *Limits) Expected() int64 {
 }
 
 // Any says whether some clock runs.
-func (l *Limits) Any() bool { return l.Duration > 0 || l.Total > 0 || l.PerTry > 0 }
+func (l *Limits) Any() bool { return l.Duration > 0 || l.Total > 0 || l.PerTry > 0 || l.TryIdle > 0 }
 
 // Moments are when an exchange's clocks were started.
 type Moments struct {
 	Begin   time.Time // the request's head came
 	End     time.Time // its last byte came; zero: it has not
 	Attempt time.Time // the attempt began; zero: it has its response
+	Heard   time.Time // of the endpoint last; zero: not yet
 }
 
 // Look returns when to look at the clocks again: the earliest time at which one
@@ -142,6 +159,9 @@ func (l *Limits) Look(now time.Time, m Moments) time.Time {
 	if l.PerTry > 0 && !m.Attempt.IsZero() {
 		earlier(later(end, m.Attempt).Add(l.PerTry))
 	}
+	if l.TryIdle > 0 {
+		earlier(later(later(end, m.Attempt), m.Heard).Add(l.TryIdle))
+	}
 	return at
 }
 
@@ -156,6 +176,8 @@ func (l *Limits) Over(now time.Time, m Moments) *fault.Fault {
 		return TotalOver
 	case l.PerTry > 0 && !m.Attempt.IsZero() && now.Sub(later(m.End, m.Attempt)) >= l.PerTry:
 		return PerTryOver
+	case l.TryIdle > 0 && now.Sub(later(later(m.End, m.Attempt), m.Heard)) >= l.TryIdle:
+		return TryIdleOver
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ func TestPrecedence(t *testing.T) {
 		fields   []string
 		grpc     bool
 		internal bool
+		expected bool
 		manager  time.Duration
 		want     Limits
 	}{
@@ -45,6 +46,7 @@ func TestPrecedence(t *testing.T) {
 		{name: "stream limit of the manager", f: route.Forward{Stream: &route.StreamLimit{}}, manager: s, want: Limits{Duration: s}},
 		{name: "headers of an internal caller", f: route.Forward{Timeout: s}, fields: []string{"x-envoy-upstream-rq-timeout-ms", "50", "x-envoy-upstream-rq-per-try-timeout-ms", "20"}, internal: true, want: Limits{Total: 50 * ms, PerTry: 20 * ms}},
 		{name: "none, says an internal caller", f: route.Forward{Timeout: s}, fields: []string{"x-envoy-upstream-rq-timeout-ms", "0"}, internal: true},
+		{name: "what an internal caller expects", f: route.Forward{Timeout: s}, fields: []string{"x-envoy-expected-rq-timeout-ms", "50"}, internal: true, expected: true, want: Limits{Total: 50 * ms}},
 		{name: "rubbish of an internal caller", f: route.Forward{Timeout: s}, fields: []string{"x-envoy-upstream-rq-timeout-ms", "-1"}, internal: true, want: Limits{Total: s}},
 	} {
 		r := &message.Request{}
@@ -52,11 +54,11 @@ func TestPrecedence(t *testing.T) {
 			r.Header.Add(c.fields[i], c.fields[i+1])
 		}
 		var l Limits
-		l.Set(r, c.grpc, c.internal, c.manager, &c.f)
+		l.Set(r, Caller{GRPC: c.grpc, Internal: c.internal, Expected: c.expected}, c.manager, &c.f)
 		if l != c.want {
 			t.Errorf("%s: %+v, want %+v", c.name, l, c.want)
 		}
-		if c.internal && r.Header.Len() > 0 {
+		if c.internal && !c.expected && r.Header.Len() > 0 {
 			t.Errorf("%s: %v is passed on", c.name, r.Header.Fields())
 		}
 	}
@@ -105,6 +107,22 @@ func TestClocks(t *testing.T) {
 		}
 		if got := l.Look(at(c.now), c.m); !got.Equal(at(c.look)) {
 			t.Errorf("%s: looks again at %v, want %v", c.name, got.Sub(begin), c.look)
+		}
+	}
+	idle := Limits{TryIdle: s}
+	for _, c := range []struct {
+		now  time.Duration
+		m    Moments
+		over *fault.Fault
+	}{
+		{900 * ms, Moments{Begin: begin, End: begin, Attempt: begin}, nil},
+		{s, Moments{Begin: begin, End: begin, Attempt: begin}, TryIdleOver},
+		{s, Moments{Begin: begin, End: begin, Heard: at(500 * ms)}, nil},
+		{1500 * ms, Moments{Begin: begin, End: begin, Heard: at(500 * ms)}, TryIdleOver},
+		{5 * s, Moments{Begin: begin, Attempt: begin}, nil},
+	} {
+		if got := idle.Over(at(c.now), c.m); got != c.over {
+			t.Errorf("idle at %v: %v, want %v", c.now, got, c.over)
 		}
 	}
 	none := Limits{}

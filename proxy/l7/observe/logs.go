@@ -56,11 +56,15 @@ var lines = sync.Pool{New: func() any { b := make([]byte, 0, 1<<10); return &b }
 const maxLine = 16 << 10
 
 // Log writes x's line to each log that wants it. record is scratch space.
-func (l *Logs) Log(x *filter.Exchange, record *accesslog.Record) {
+func (l *Logs) Log(x *filter.Exchange, record *accesslog.Record) { l.LogAs(x, record, "") }
+
+// LogAs is Log before the end; kind is Envoy's access log type.
+func (l *Logs) LogAs(x *filter.Exchange, record *accesslog.Record, kind string) {
 	if len(l.logs) == 0 {
 		return
 	}
 	x.Record(record)
+	record.Type = kind
 	line := lines.Get().(*[]byte)
 	for i := range l.logs {
 		a := &l.logs[i]

@@ -10,8 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/telemetry/accesslog"
@@ -169,6 +171,36 @@ func (t *Tracer) Propagate(x *filter.Exchange, d *route.Decorator) {
 	if d != nil && d.Propagate && d.Operation != "" {
 		h.Set(decorator, d.Operation)
 	}
+}
+
+// BeginAttempt begins a span for an attempt, if each is to have its own
+// (spawn_upstream_span); the endpoint is told of that one.
+func (t *Tracer) BeginAttempt(x *filter.Exchange) *trace.Span {
+	if x.Span == nil || !t.cfg.SpawnUpstream {
+		return nil
+	}
+	s := &trace.Span{Context: x.Trace.Child(), Name: "router " + x.Target.Cluster + " egress", Start: time.Now()}
+	if !t.cfg.NoPropagation {
+		trace.Inject(&x.Request.Header, &s.Context)
+	}
+	return s
+}
+
+// EndAttempt completes an attempt's span; f is why it failed, or nil.
+func (t *Tracer) EndAttempt(x *filter.Exchange, s *trace.Span, f *fault.Fault) {
+	s.End = time.Now()
+	s.Tag("component", "proxy")
+	s.Tag("upstream_cluster", x.Target.Cluster)
+	s.Tag("upstream_address", x.Upstream.Remote.String())
+	s.Tag("http.protocol", x.Upstream.Version.String())
+	s.Tag("http.status_code", strconv.Itoa(x.Response.Status))
+	s.Tag("response_flags", x.Flags.String())
+	if f != nil {
+		s.Error = true
+		s.Tag("error", "true")
+		s.Tag("error.object", f.Error())
+	}
+	t.exporter.Export(s)
 }
 
 // End completes the exchange's span, if it has one, and hands it over. record is
