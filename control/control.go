@@ -30,6 +30,7 @@ import (
 
 	"github.com/meltemi/meltemi/control/ca"
 	"github.com/meltemi/meltemi/control/envoy"
+	"github.com/meltemi/meltemi/control/envoy/sight"
 	"github.com/meltemi/meltemi/control/intent"
 	"github.com/meltemi/meltemi/control/istioapi"
 	"github.com/meltemi/meltemi/control/push"
@@ -141,14 +142,14 @@ func fileSources(folders []string) ([]source.Source, error) {
 
 // forProxies joins the Envoy back end to the hub: everybody who speaks its types.
 func forProxies(g *derive.Graph, b *envoy.Backend) push.Backend {
-	var kinds []push.Kind[envoy.Client]
+	var kinds []push.Kind[sight.Client]
 	for _, k := range b.Kinds() {
-		kinds = append(kinds, push.NewKind(g, k.TypeURL, k.Names, k.Get, func(client envoy.Client, name string) envoy.Named {
+		kinds = append(kinds, push.NewKind(g, k.TypeURL, k.Names, k.Get, func(client sight.Client, name string) envoy.Named {
 			return envoy.Named{Client: client, Name: name}
 		}))
 	}
 	everybody := func(*xds.Client) bool { return true }
-	parse := func(c *xds.Client) (envoy.Client, error) { return envoy.ParseClient(c.Node) }
+	parse := func(c *xds.Client) (sight.Client, error) { return sight.ParseClient(c.Node) }
 	return push.NewBackend(everybody, parse, kinds...)
 }
 

@@ -106,6 +106,7 @@ spec:
   address: 10.0.0.%d
   labels: {app: %s, version: %s, security.istio.io/tlsMode: istio}
   serviceAccount: %s
+  ports: {http: 9080}
 `, w.Name(), w.Service, w.Version, i+10, w.Service, w.Version, w.Account))
 	}
 }

@@ -8,267 +8,247 @@ import (
 	"strconv"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	"google.golang.org/protobuf/types/known/durationpb"
-	"google.golang.org/protobuf/types/known/wrapperspb"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
+	"github.com/meltemi/meltemi/control/envoy/emit"
+	"github.com/meltemi/meltemi/control/envoy/filter"
+	"github.com/meltemi/meltemi/control/envoy/rbac"
+	"github.com/meltemi/meltemi/control/envoy/route"
+	"github.com/meltemi/meltemi/control/envoy/sight"
+	"github.com/meltemi/meltemi/control/envoy/transport"
 	"github.com/meltemi/meltemi/control/intent"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/derive"
 	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/xds"
 )
 
-// gatewayListenerNames lists the ports that a gateway opens.
-func (b *Backend) gatewayListenerNames(c *derive.Context, cl Client) []string {
-	var names []string
-	for _, l := range b.wishes.Listeners.Get(c, cl.Subject) {
-		names = append(names, listenerName(bindOf(l, cl.Traits), l.Port))
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
+// A door is a port that a gateway opens.
+type door struct {
+	intent.Listener
+	addr string // where, or unix:///path
+	open int    // the port's number there: the target of the gateway's own service, if that has one
 }
 
-func bindOf(l intent.Listener, t Traits) string {
-	if l.Bind != "" {
-		return l.Bind
-	}
-	return t.wildcard()
-}
-
-// gatewayListener opens one port: a chain for plaintext HTTP, or one for each
-// server that needs the client's SNI to be told apart.
-func (b *Backend) gatewayListener(c *derive.Context, cl Client, name string) *listenerv3.Listener {
-	for _, l := range b.wishes.Listeners.Get(c, cl.Subject) {
-		bind := bindOf(l, cl.Traits)
-		if listenerName(bind, l.Port) != name {
-			continue
+// doors are those of a gateway, of which no two open the same address.
+func (b *Backend) doors(c *derive.Context, cl sight.Client) []door {
+	served := b.Facts.Served.Get(c, b.workloadKey(c, cl))
+	var out []door
+	for _, l := range b.Wishes.Listeners.Get(c, cl.Subject) {
+		d := door{Listener: l, addr: l.Bind, open: l.Port}
+		if d.addr == "" {
+			d.addr = cl.Traits.Wildcard()
 		}
-		out := &listenerv3.Listener{
-			Name: name, Address: socketAddress(bind, l.Port), TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-		}
-		secure := false
-		for i, srv := range l.Servers {
-			switch {
-			case srv.TLS == nil || srv.TLS.Redirect:
-				if knownHTTP(srv.Protocol) {
-					continue // all plaintext HTTP servers share a chain, below
-				}
-				out.FilterChains = append(out.FilterChains, b.gatewayL4(c, cl, srv, "")...)
-			case srv.TLS.Mode == intent.ServerPassthrough || srv.TLS.Mode == intent.ServerAutoPassthrough:
-				secure = true
-				out.FilterChains = append(out.FilterChains, b.gatewayL4(c, cl, srv, "tls")...)
-			default:
-				secure = true
-				out.FilterChains = append(out.FilterChains, b.gatewayTLS(c, cl, l, i, srv)...)
+		for _, sp := range served {
+			if sp.Port.Number == l.Port {
+				d.open = sp.Target
+				break
 			}
 		}
-		if slices.ContainsFunc(l.Servers, plainHTTP) {
-			m := b.manager(c, cl, hcm{side: gateway, statPrefix: "outbound_" + name, rds: plainTable(l), rbac: b.httpRBAC(c, cl)})
-			out.FilterChains = append(out.FilterChains, &listenerv3.FilterChain{
-				Filters: []*listenerv3.Filter{m}, Metadata: serverOrigins(l.Servers, plainHTTP),
-			})
-		}
-		if secure {
-			out.ListenerFilters = b.inspectors(true, false)
-		}
-		if len(out.FilterChains) == 0 {
-			return nil
-		}
-		return out
-	}
-	return nil
-}
-
-func plainHTTP(s *intent.Server) bool {
-	return knownHTTP(s.Protocol) && (s.TLS == nil || s.TLS.Redirect)
-}
-
-func serverOrigins(servers []*intent.Server, which func(*intent.Server) bool) *corev3.Metadata {
-	var all []source.Origin
-	for _, s := range servers {
-		if which(s) {
-			all = append(all, s.Origin)
-		}
-	}
-	return provenanceMetadata(all...)
-}
-
-// plainTable is the name of the route table that plaintext servers share.
-func plainTable(l intent.Listener) string {
-	name := "http." + strconv.Itoa(l.Port)
-	if l.Bind != "" {
-		name += "." + l.Bind
-	}
-	return name
-}
-
-// secureTable is the name of one TLS server's table: https.port.portName.gateway.namespace.
-func secureTable(l intent.Listener, s *intent.Server) string {
-	ns, gw, _ := strings.Cut(string(s.Gateway), "/")
-	name := "https." + strconv.Itoa(l.Port) + "." + s.PortName + "." + gw + "." + ns
-	if l.Bind != "" {
-		name += "." + l.Bind
-	}
-	return name
-}
-
-// gatewayTLS is the chain of a server that terminates TLS. A server whose
-// certificate cannot be had gets none, and its port answers nobody in its name.
-func (b *Backend) gatewayTLS(c *derive.Context, cl Client, l intent.Listener, i int, srv *intent.Server) []*listenerv3.FilterChain {
-	http := knownHTTP(srv.Protocol) || srv.Protocol == mesh.HTTPS
-	socket, why := gatewayServer(b.settings(c), srv, http)
-	if why != "" {
-		return nil
-	}
-	ch := &listenerv3.FilterChain{
-		FilterChainMatch: &listenerv3.FilterChainMatch{ServerNames: serverNames(srv)},
-		TransportSocket:  socket, TransportSocketConnectTimeout: durationpb.New(15e9),
-		Metadata: provenanceMetadata(srv.Origin),
-	}
-	if http {
-		ch.Filters = []*listenerv3.Filter{b.manager(c, cl, hcm{
-			side: gateway, statPrefix: "outbound_" + listenerName(bindOf(l, cl.Traits), l.Port),
-			rds: secureTable(l, srv), rbac: b.httpRBAC(c, cl),
-		})}
-		return []*listenerv3.FilterChain{ch}
-	}
-	r := router{b: b, c: c, view: cl.View, port: l.Port, gateways: []intent.GatewayName{srv.Gateway}}
-	for _, w := range b.serverRoutes(c, srv).TCP {
-		if len(w.Matches) == 0 || slices.ContainsFunc(w.Matches, func(m intent.L4Match) bool { return r.holdsL4(&m) }) {
-			to := r.l4Targets(w.Forward)
-			ch.Filters = b.tcp(c, cl, to[0].cluster, to, b.networkRBAC(c, cl)...)
-			return []*listenerv3.FilterChain{ch}
-		}
-	}
-	return nil
-}
-
-// serverNames are the hosts that a server answers TLS for; "*" is no condition.
-func serverNames(srv *intent.Server) []string {
-	var names []string
-	for _, h := range srv.Hosts {
-		if h.Host == "*" {
-			return nil
-		}
-		names = append(names, string(h.Host))
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// serverRoutes are the TLS and TCP routes bound to a server.
-func (b *Backend) serverRoutes(c *derive.Context, srv *intent.Server) *intent.L4Routes {
-	ns, name, _ := strings.Cut(string(srv.Gateway), "/")
-	key := source.Key{Kind: source.KindGateway, Namespace: mesh.Namespace(ns), Name: name}
-	routes := b.wishes.L4Routes.Get(c, intent.ServerKey{Gateway: key, Server: serverIndex(srv)})
-	if routes == nil {
-		return &intent.L4Routes{}
-	}
-	return routes
-}
-
-// serverIndex is the server's place in its Gateway, which its origin names.
-func serverIndex(srv *intent.Server) int {
-	_, rest, ok := strings.Cut(srv.Origin.Field, "servers[")
-	if !ok {
-		return 0
-	}
-	text, _, _ := strings.Cut(rest, "]")
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-// gatewayL4 is the chains of a server that passes bytes on: by SNI where the
-// client speaks TLS, else all of them.
-func (b *Backend) gatewayL4(c *derive.Context, cl Client, srv *intent.Server, transport string) []*listenerv3.FilterChain {
-	r := router{b: b, c: c, view: cl.View, port: srv.Port, gateways: []intent.GatewayName{srv.Gateway}}
-	routes := b.serverRoutes(c, srv)
-	var out []*listenerv3.FilterChain
-	if transport == "tls" {
-		for i := range routes.TLS {
-			w := &routes.TLS[i]
-			for j := range w.Matches {
-				m := &w.Matches[j]
-				if !r.holdsL4(m) {
-					continue
-				}
-				to := r.l4Targets(w.Forward)
-				ch := b.sniChain(c, cl, m.SNI, m.Subnets, to)
-				ch.Filters = b.tcp(c, cl, to[0].cluster, to, b.networkRBAC(c, cl)...)
-				ch.Metadata = provenanceMetadata(m.Origin, srv.Origin)
-				out = append(out, ch)
-			}
-		}
-		return out
-	}
-	for i := range routes.TCP {
-		w := &routes.TCP[i]
-		if len(w.Matches) > 0 && !slices.ContainsFunc(w.Matches, func(m intent.L4Match) bool { return r.holdsL4(&m) }) {
-			continue
-		}
-		to := r.l4Targets(w.Forward)
-		return []*listenerv3.FilterChain{{
-			Filters: b.tcp(c, cl, to[0].cluster, to, b.networkRBAC(c, cl)...), Metadata: provenanceMetadata(w.Origin, srv.Origin),
-		}}
-	}
-	return nil
-}
-
-// gatewayRoutes is a gateway's route table by name.
-func (b *Backend) gatewayRoutes(c *derive.Context, cl Client, name string) *routev3.RouteConfiguration {
-	for _, l := range b.wishes.Listeners.Get(c, cl.Subject) {
-		if name == plainTable(l) {
-			return b.gatewayTable(c, cl, l, -1, name)
-		}
-		for i, srv := range l.Servers {
-			if srv.TLS != nil && !srv.TLS.Redirect && secureTable(l, srv) == name {
-				return b.gatewayTable(c, cl, l, i, name)
-			}
-		}
-	}
-	return nil
-}
-
-func (b *Backend) gatewayTable(c *derive.Context, cl Client, l intent.Listener, server int, name string) *routev3.RouteConfiguration {
-	m := &routev3.RouteConfiguration{
-		Name: name, ValidateClusters: wrapperspb.Bool(false), IgnorePortInHostMatching: true,
-		MaxDirectResponseBodySizeBytes: wrapperspb.UInt32(1 << 20),
-	}
-	r := router{b: b, c: c, view: cl.View, port: l.Port, gateways: gatewaysOf(l, server)}
-	for _, vh := range b.wishes.VirtualHosts.Get(c, intent.Table{Subject: cl.Subject, Port: l.Port, Bind: l.Bind, Server: server}) {
-		out := &routev3.VirtualHost{
-			Name: string(vh.Host) + ":" + strconv.Itoa(l.Port), Domains: []string{string(vh.Host)},
-			IncludeRequestAttemptCount: true,
-		}
-		if vh.Redirect {
-			out.RequireTls = routev3.VirtualHost_ALL
-		}
-		r.host = vh.Host
-		out.Routes = r.compile(vh.Routes)
-		m.VirtualHosts = append(m.VirtualHosts, out)
-	}
-	m.VirtualHosts = unique(m.VirtualHosts)
-	if len(m.VirtualHosts) == 0 {
-		m.VirtualHosts = []*routev3.VirtualHost{{Name: "blackhole:" + strconv.Itoa(l.Port), Domains: []string{"*"}}}
-	}
-	return m
-}
-
-// gatewaysOf are the Gateways whose servers share a table.
-func gatewaysOf(l intent.Listener, server int) []intent.GatewayName {
-	if server >= 0 {
-		return []intent.GatewayName{l.Servers[server].Gateway}
-	}
-	var out []intent.GatewayName
-	for _, s := range l.Servers {
-		if plainHTTP(s) && !slices.Contains(out, s.Gateway) {
-			out = append(out, s.Gateway)
+		if !slices.ContainsFunc(out, func(o door) bool { return o.name() == d.name() }) {
+			out = append(out, d)
 		}
 	}
 	return out
+}
+
+func (d *door) name() string {
+	if isSocket(d.addr) {
+		return socketPath(d.addr)
+	}
+	return listenerName(d.addr, d.open)
+}
+
+// plainTable is the name of the route table that plaintext servers share.
+func (d *door) plainTable() string { return d.bound("http." + strconv.Itoa(d.open)) }
+
+// secureTable is the name of one TLS server's table: https.port.portName.gateway.namespace.
+func (d *door) secureTable(s *intent.Server) string {
+	ns, gw, _ := strings.Cut(string(s.Gateway), "/")
+	return d.bound("https." + strconv.Itoa(d.Port) + "." + s.PortName + "." + gw + "." + ns)
+}
+
+func (d *door) bound(name string) string {
+	if d.Bind != "" {
+		name += "." + socketPath(d.Bind)
+	}
+	return name
+}
+
+// edgeListenerNames lists the ports that a gateway opens.
+func (b *Backend) edgeListenerNames(c *derive.Context, cl sight.Client) []string {
+	var names []string
+	for _, d := range b.doors(c, cl) {
+		names = append(names, d.name())
+	}
+	slices.Sort(names)
+	return names
+}
+
+// A keeper builds the chains of one door.
+type keeper struct {
+	b       *Backend
+	c       *derive.Context
+	client  sight.Client
+	listen  listenKey // what of the client matters to chains that pass bytes on
+	http    []*hcmv3.HttpFilter
+	network []*listenerv3.Filter
+}
+
+func (b *Backend) edgeListener(c *derive.Context, cl sight.Client, name string) *xds.Resource {
+	doors := b.doors(c, cl)
+	i := slices.IndexFunc(doors, func(d door) bool { return d.name() == name })
+	if i < 0 {
+		return nil
+	}
+	d := &doors[i]
+	policies := b.Wishes.Authorization.Get(c, cl.Subject).Policies
+	trust := trustOf(b.Settings(c))
+	k := keeper{
+		b: b, c: c, client: cl, http: rbac.HTTP(policies, trust), network: rbac.Network(policies, trust),
+		listen: listenKey{Sight: b.Of(c, cl.View), Client: cl.Subject, Traits: cl.Traits, Log: b.logOf(c, cl.Subject), Name: name},
+	}
+	l := b.newListener(k.listen, d.addr, d.open)
+	set := filter.NewChains()
+	var plain []source.Origin
+	for _, srv := range d.Servers {
+		switch {
+		case plainHTTP(srv):
+			plain = append(plain, srv.Origin)
+		case srv.TLS == nil:
+			k.bytes(set, srv)
+		case srv.TLS.Mode == intent.ServerPassthrough:
+			k.names(set, srv)
+		case srv.TLS.Mode == intent.ServerAutoPassthrough: // nothing is opened; the front end says so
+		default:
+			k.terminate(set, d, srv)
+		}
+	}
+	l.FilterChains = set.List
+	if set.Rest != nil {
+		l.FilterChains = append(l.FilterChains, set.Rest)
+	}
+	if len(plain) > 0 { // all plaintext HTTP servers share a chain
+		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
+			Filters: []*listenerv3.Filter{k.manager(d, d.plainTable())}, Metadata: emit.From(plain...),
+		})
+	}
+	if len(l.FilterChains) == 0 {
+		return nil
+	}
+	if set.TLS || slices.ContainsFunc(l.FilterChains, func(ch *listenerv3.FilterChain) bool { return ch.TransportSocket != nil }) {
+		l.ListenerFilters = []*listenerv3.ListenerFilter{filter.TLSInspector(nil)}
+	}
+	l.Metadata = emit.From(originsOf(d.Servers)...)
+	return b.resource(name, l)
+}
+
+func originsOf(servers []*intent.Server) []source.Origin {
+	var all []source.Origin
+	for _, s := range servers {
+		all = append(all, s.Origin)
+	}
+	return all
+}
+
+func plainHTTP(s *intent.Server) bool {
+	return s.Protocol.IsHTTP() && (s.TLS == nil || s.TLS.Redirect)
+}
+
+func (k *keeper) manager(d *door, table string) *listenerv3.Filter {
+	return filter.Manager(k.client.Traits.Features, filter.HTTP{
+		Side: filter.AtGateway, StatPrefix: "outbound_" + d.name(), RDS: table, RBAC: k.http, HTTP10: k.client.Traits.HTTP10,
+		AccessLog: filter.Log(k.listen.Log.log()),
+	})
+}
+
+// serverNames are the hosts that a server answers TLS for.
+func serverNames(srv *intent.Server) []mesh.Hostname {
+	var names []mesh.Hostname
+	for _, h := range srv.Hosts {
+		names = append(names, h.Host)
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+// terminate adds the chain of a server that terminates TLS.
+func (k *keeper) terminate(set *filter.Chains, d *door, srv *intent.Server) {
+	http := srv.Protocol.IsHTTP() || srv.Protocol == mesh.HTTPS
+	settings := k.b.Settings(k.c)
+	filters := func() []*listenerv3.Filter { return []*listenerv3.Filter{k.manager(d, d.secureTable(srv))} }
+	if !http {
+		w := k.tcpRoute(srv)
+		if w == nil {
+			return
+		}
+		filters = func() []*listenerv3.Filter { return k.listen.bytes(k.target(srv), w.Forward, k.network...) }
+	}
+	had := len(set.List)
+	rest := set.Rest
+	set.Add(filter.Want{Names: serverNames(srv)}, emit.From(srv.Origin), filters)
+	var ch *listenerv3.FilterChain
+	switch {
+	case len(set.List) > had:
+		ch = set.List[had]
+	case set.Rest != rest:
+		ch = set.Rest
+	default:
+		return
+	}
+	ch.TransportSocketConnectTimeout = handshakeTime
+	if srv.TLS.Mode == intent.ServerMesh {
+		ch.TransportSocket = transport.Server(trusted(settings), http, k.client.Traits.PeerExchange && !http)
+		return
+	}
+	ch.TransportSocket = transport.ForGateway(srv.TLS, http)
+}
+
+// routes are the TLS and TCP routes bound to a server.
+func (k *keeper) routes(srv *intent.Server) *intent.L4Routes {
+	return k.b.Wishes.L4Routes.Get(k.c, intent.ServerKey{Namespace: k.client.Namespace(), Gateway: srv.Origin.Object, Server: srv.Index})
+}
+
+func (k *keeper) target(srv *intent.Server) sight.Target {
+	return sight.Target{World: k.b.World, Context: k.c, Sight: k.listen.Sight, Client: k.client.Subject, Port: srv.Port}
+}
+
+func (k *keeper) compiler(srv *intent.Server) *route.Compiler {
+	return &route.Compiler{Port: srv.Port, Gateways: []intent.GatewayName{srv.Gateway}}
+}
+
+// tcpRoute is the first that takes any connection.
+func (k *keeper) tcpRoute(srv *intent.Server) (found *intent.L4Route) {
+	l4Routes(k.routes(srv).TCP, k.compiler(srv), func(w *intent.L4Route, _ *intent.L4Match) {
+		if found == nil {
+			found = w
+		}
+	})
+	return found
+}
+
+// bytes adds the chain of a plain TCP server. Without a route there is none, and the port is not opened.
+func (k *keeper) bytes(set *filter.Chains, srv *intent.Server) {
+	if w := k.tcpRoute(srv); w != nil {
+		set.Add(filter.Want{}, emit.From(w.Origin, srv.Origin), func() []*listenerv3.Filter {
+			return k.listen.bytes(k.target(srv), w.Forward, k.network...)
+		})
+	}
+}
+
+// names adds the chains of a server that passes TLS on by the name that the client asks for.
+func (k *keeper) names(set *filter.Chains, srv *intent.Server) {
+	l4Routes(k.routes(srv).TLS, k.compiler(srv), func(w *intent.L4Route, m *intent.L4Match) {
+		if m != nil {
+			set.Add(filter.Want{Transport: "tls", Names: m.SNI, At: m.Subnets}, emit.From(m.Origin, srv.Origin), func() []*listenerv3.Filter {
+				return k.listen.bytes(k.target(srv), w.Forward, k.network...)
+			})
+		}
+	})
+	if w := k.tcpRoute(srv); w != nil { // whatever no name decides
+		set.Add(filter.Want{Transport: "tls", Names: serverNames(srv)}, emit.From(w.Origin, srv.Origin), func() []*listenerv3.Filter {
+			return k.listen.bytes(k.target(srv), w.Forward, k.network...)
+		})
+	}
 }

@@ -5,9 +5,9 @@ package envoy
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
+	"github.com/meltemi/meltemi/control/envoy/sight"
 	"github.com/meltemi/meltemi/control/registry"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/derive"
@@ -20,12 +20,20 @@ import (
 // tableName is the name of the one resource of its type.
 const tableName = "names"
 
-func (b *Backend) tableNames(*derive.Context, Client) []string { return []string{tableName} }
+func (b *Backend) tableNames(*derive.Context, sight.Client) []string { return []string{tableName} }
 
-// nameTable is what a proxy's DNS server answers from.
+// nameTable is what a proxy's DNS server answers from: the names that it sees behind any listener.
 func (b *Backend) nameTable(c *derive.Context, n Named) *xds.Resource {
+	return b.tables.Get(c, b.Of(c, n.Client.View))
+}
+
+func (b *Backend) tableFor(c *derive.Context, s sight.Sight) *xds.Resource {
 	t := &nds.NameTable{Table: make(map[string]*nds.NameTable_NameInfo)}
-	for _, name := range b.facts.Names.Get(c, n.Client.namespace()) {
+	narrowed := !b.Sidecar(c, s).Object.IsZero()
+	for _, name := range b.Facts.Names.Get(c, s.Namespace()) {
+		if narrowed && b.Admits(c, s, name.Host).IsZero() {
+			continue
+		}
 		info := &nds.NameTable_NameInfo{Registry: "External", Shortname: name.ShortName, Namespace: string(name.Namespace)}
 		if name.Kube {
 			info.Registry = "Kubernetes"
@@ -35,37 +43,37 @@ func (b *Backend) nameTable(c *derive.Context, n Named) *xds.Resource {
 		}
 		t.Table[string(name.Host)] = info
 	}
-	return resource(n.Name, t)
+	return b.resource(tableName, t)
 }
 
 // address answers what a destination is: "network/ip", "namespace/hostname", or
 // "/hostname" for a name as the client's namespace means it. Nothing is known of
-// a nil one.
+// a nil one, or of one that the client's Sidecar keeps from it.
 func (b *Backend) address(c *derive.Context, n Named) *xds.Resource {
 	first, rest, ok := strings.Cut(n.Name, "/")
 	if !ok {
 		return nil
 	}
+	s := b.Of(c, n.Client.View)
 	if a, err := netip.ParseAddr(rest); err == nil {
-		return b.addressAt(c, n, a)
+		return b.addressAt(c, n, s, a)
 	}
-	ns := n.Client.namespace()
-	if first != "" {
-		ns = mesh.Namespace(first)
-	}
-	key := b.visible(c, n.Client.View, mesh.NormalHost(rest), 0)
-	if first != "" && key.Namespace != ns {
+	key := b.Admits(c, s, mesh.NormalHost(rest))
+	if first != "" && key.Namespace != mesh.Namespace(first) {
 		return nil
 	}
 	return b.serviceAddress(c, n, key)
 }
 
-func (b *Backend) addressAt(c *derive.Context, n Named, a netip.Addr) *xds.Resource {
-	if key := b.facts.ByAddr.Get(c, registry.AddrFrom{Namespace: n.Client.namespace(), Addr: a}); !key.IsZero() {
+func (b *Backend) addressAt(c *derive.Context, n Named, s sight.Sight, a netip.Addr) *xds.Resource {
+	if key := b.Facts.ByAddr.Get(c, registry.AddrFrom{Namespace: s.Namespace(), Addr: a}); !key.IsZero() {
+		if b.Admits(c, s, key.Host) != key {
+			return nil
+		}
 		return b.serviceAddress(c, n, key)
 	}
-	for _, k := range b.facts.WorkloadsAt.Get(c, a) {
-		if w := b.facts.Workload.Get(c, k); w != nil {
+	for _, k := range b.Facts.WorkloadsAt.Get(c, a) {
+		if w := b.Facts.Workload.Get(c, k); w != nil {
 			return b.workloadAddress(c, n, k, w)
 		}
 	}
@@ -73,36 +81,22 @@ func (b *Backend) addressAt(c *derive.Context, n Named, a netip.Addr) *xds.Resou
 }
 
 func (b *Backend) serviceAddress(c *derive.Context, n Named, key registry.ServiceKey) *xds.Resource {
-	s := b.facts.Service.Get(c, key)
+	s := b.Facts.Service.Get(c, key)
 	if s == nil {
 		return nil
 	}
 	out := &workload.Service{Name: s.Name, Namespace: string(s.Namespace), Hostname: string(s.Host), SubjectAltNames: s.SubjectAltNames}
-	own := string(s.Namespace) + "/" + string(s.Host)
-	var aliases []string
-	if b.visible(c, n.Client.View, s.Host, 0) == key {
-		aliases = append(aliases, "/"+string(s.Host))
-	}
+	aliases := []string{string(s.Namespace) + "/" + string(s.Host)}
 	for _, a := range s.VIPs() {
 		out.Addresses = append(out.Addresses, &workload.NetworkAddress{Network: n.Client.Network, Address: a.AsSlice()})
 		aliases = append(aliases, n.Client.Network+"/"+a.String())
 	}
 	for _, p := range s.Ports {
-		if b.visible(c, n.Client.View, s.Host, p.Number) != key {
-			continue // a Sidecar hides it: the address is then nobody's
-		}
 		out.Ports = append(out.Ports, &workload.Port{
 			ServicePort: uint32(p.Number), TargetPort: uint32(p.Target.Number), AppProtocol: appProtocol(p.Protocol),
 		})
 	}
-	if len(out.Ports) == 0 {
-		return nil
-	}
-	body := &workload.Address{Type: &workload.Address_Service{Service: out}}
-	if n.Name != own && !slices.Contains(aliases, n.Name) {
-		return resource(n.Name, body) // by an address in its range, or a name that a wildcard covers: one answer per question
-	}
-	r := resource(own, body)
+	r := b.resource(n.Name, &workload.Address{Type: &workload.Address_Service{Service: out}})
 	r.Aliases = aliases
 	return r
 }
@@ -126,7 +120,7 @@ func appProtocol(p mesh.Protocol) workload.AppProtocol {
 func (b *Backend) workloadAddress(c *derive.Context, n Named, k source.Key, w *registry.Workload) *xds.Resource {
 	out := &workload.Workload{
 		Uid: string(w.UID), Name: w.Name, Namespace: string(w.Namespace), Network: w.Network, Node: w.Node, ClusterId: w.Cluster,
-		ServiceAccount: string(w.Identity().ServiceAccount), TrustDomain: string(b.settings(c).TrustDomain),
+		ServiceAccount: string(w.Identity().ServiceAccount), TrustDomain: string(b.Settings(c).TrustDomain),
 		CanonicalName: mesh.CanonicalService(w.Labels, w.App), CanonicalRevision: mesh.CanonicalRevision(w.Labels),
 		WorkloadName: w.App, WorkloadType: workload.WorkloadType_POD,
 		Services: make(map[string]*workload.PortList),
@@ -134,7 +128,7 @@ func (b *Backend) workloadAddress(c *derive.Context, n Named, k source.Key, w *r
 	for _, a := range w.Addrs {
 		out.Addresses = append(out.Addresses, a.AsSlice())
 	}
-	for _, sp := range b.facts.Served.Get(c, k) {
+	for _, sp := range b.Facts.Served.Get(c, k) {
 		name := string(sp.Service.Namespace) + "/" + string(sp.Service.Host)
 		list := out.Services[name]
 		if list == nil {
@@ -143,7 +137,7 @@ func (b *Backend) workloadAddress(c *derive.Context, n Named, k source.Key, w *r
 		}
 		list.Ports = append(list.Ports, &workload.Port{ServicePort: uint32(sp.Port.Number), TargetPort: uint32(sp.Target), AppProtocol: appProtocol(sp.Port.Protocol)})
 	}
-	r := resource(n.Name, &workload.Address{Type: &workload.Address_Workload{Workload: out}})
+	r := b.resource(n.Name, &workload.Address{Type: &workload.Address_Workload{Workload: out}})
 	r.Aliases = []string{string(w.UID)}
 	return r
 }

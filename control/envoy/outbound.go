@@ -10,17 +10,17 @@ import (
 	"strconv"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
-	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
-	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/meltemi/meltemi/control/envoy/cluster"
+	"github.com/meltemi/meltemi/control/envoy/emit"
+	"github.com/meltemi/meltemi/control/envoy/filter"
+	"github.com/meltemi/meltemi/control/envoy/sight"
 	"github.com/meltemi/meltemi/control/intent"
 	"github.com/meltemi/meltemi/control/registry"
+	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/derive"
 	"github.com/meltemi/meltemi/mesh"
 	"github.com/meltemi/meltemi/xds"
@@ -32,97 +32,135 @@ const (
 	listenerInbound  = "virtualInbound"
 )
 
-// A listenKey asks for an outbound listener by name.
+// A logKey is an access log's settings.
+type logKey struct {
+	File, Format string
+	JSON         bool
+}
+
+func (b *Backend) logOf(c *derive.Context, s intent.Subject) logKey {
+	l := b.Wishes.AccessLog.Get(c, s)
+	if l.Disabled {
+		return logKey{}
+	}
+	return logKey{File: l.File, Format: l.Format, JSON: l.JSON}
+}
+
+func (k logKey) log() *intent.AccessLog {
+	return &intent.AccessLog{File: k.File, Format: k.Format, JSON: k.JSON}
+}
+
+// A listenKey is all that an outbound listener depends on. Without a name it asks which there are.
 type listenKey struct {
-	View
-	Name string
+	Sight  sight.Sight
+	Client intent.Subject // with labels only where routes of connections ask for them
+	Traits sight.Traits
+	Log    logKey
+	Name   string
 }
 
 // listenerNames lists the listeners of a client.
-func (b *Backend) listenerNames(c *derive.Context, cl Client) []string {
+func (b *Backend) listenerNames(c *derive.Context, cl sight.Client) []string {
 	if cl.Traits.Router {
-		return b.gatewayListenerNames(c, cl)
+		return b.edgeListenerNames(c, cl)
 	}
-	names := slices.Clone(b.outNames.Get(c, cl.View))
+	names := slices.Clone(b.outNames.Get(c, listenKey{Sight: b.Of(c, cl.View), Traits: cl.Traits}))
 	names = append(names, b.inboundNames(c, cl)...)
 	slices.Sort(names)
-	return names
+	return slices.Compact(names)
 }
 
-func (b *Backend) listener(c *derive.Context, n Named) *xds.Resource {
-	var m *listenerv3.Listener
-	switch {
-	case n.Client.Traits.Router:
-		m = b.gatewayListener(c, n.Client, n.Name)
-	case n.Name == listenerInbound:
-		m = b.virtualInbound(c, n.Client)
-	case strings.HasPrefix(n.Name, ingressPrefix):
-		m = b.ingressListener(c, n.Client, n.Name)
-	default:
-		m = b.outListen.Get(c, listenKey{n.Client.View, n.Name})
+func (b *Backend) listenerNamed(c *derive.Context, n Named) *xds.Resource {
+	if n.Client.Traits.Router {
+		return b.edgeListener(c, n.Client, n.Name)
 	}
-	if m == nil {
-		return nil
+	if r := b.inboundListener(c, n.Client, n.Name); r != nil {
+		return r
 	}
-	return resource(n.Name, m)
+	s := b.Of(c, n.Client.View)
+	k := listenKey{Sight: s, Client: sight.Nobody(s.Namespace()), Traits: n.Client.Traits, Log: b.logOf(c, n.Client.Subject), Name: n.Name}
+	if _, port, ok := splitListenerName(n.Name); ok && b.portPersonal.Get(c, sight.OnPort{Sight: s, Port: port}) {
+		k.Client = n.Client.Subject
+	}
+	return b.outListen.Get(c, k)
 }
 
-// outboundNames lists the listeners for what a view calls: the virtual one that
+// outboundNames lists the listeners for what workloads call: the virtual one that
 // takes captured connections, one for each port that carries HTTP, one for each
-// address and port that carries anything else, and a forward proxy.
-func (b *Backend) outboundNames(c *derive.Context, v View) []string {
+// address and port that carries anything else, a forward proxy, and those that a Sidecar asks for.
+func (b *Backend) outboundNames(c *derive.Context, k listenKey) []string {
 	var names []string
-	if p := v.Traits.HTTPProxyPort; p != 0 {
-		names = append(names, listenerName(v.Traits.loopback(), int(p)))
+	if p := k.Traits.HTTPProxyPort; p != 0 {
+		names = append(names, listenerName(k.Traits.Loopback(), int(p)))
 	}
-	if v.Traits.NoCapture {
-		return names
-	}
-	names = append(names, listenerOutbound)
-	if v.Traits.OnDemand {
-		return names
-	}
-	for _, key := range b.allVisible(c, v) {
-		s := b.facts.Service.Get(c, key)
-		if s == nil || s.Resolution == registry.Alias {
-			continue
+	sc := b.Sidecar(c, k.Sight)
+	for i := range sc.Egress {
+		if e, ok := ownEgress(&sc.Egress[i], k.Traits); ok {
+			names = append(names, e.name)
 		}
-		for _, p := range s.Ports {
-			names = append(names, b.namesFor(c, v, s, p)...)
+	}
+	// Where nothing is captured, an application reaches the mesh through the listeners that somebody asked for: to open
+	// one for each port of the mesh would take these from everybody else on the machine.
+	if !k.Traits.NoCapture {
+		names = append(names, listenerOutbound)
+	}
+	if !k.Traits.NoCapture && !k.Traits.OnDemand {
+		for i := range sc.Egress {
+			names = append(names, b.egressNames(c, k, sc, i)...)
 		}
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }
 
-// namesFor lists the listeners through which one service port is reached.
-func (b *Backend) namesFor(c *derive.Context, v View, s *registry.Service, p registry.Port) []string {
-	switch {
-	case p.Protocol == mesh.UDP:
+// egressNames are the listeners through which the services behind one egress listener are reached.
+func (b *Backend) egressNames(c *derive.Context, k listenKey, sc *intent.Sidecar, egress int) []string {
+	if _, own := ownEgress(&sc.Egress[egress], k.Traits); own {
 		return nil
-	case knownHTTP(p.Protocol):
-		return []string{listenerName(v.Traits.wildcard(), p.Number)}
 	}
 	var names []string
-	for _, a := range b.addressesOf(c, s, p) {
-		if a.Is6() == v.Traits.IPv6 {
-			names = append(names, listenerName(a.String(), p.Number))
+	for _, key := range b.Wishes.Visible.Get(c, sight.ScopeOf(k.Sight, sc, egress)) {
+		s := b.Facts.Service.Get(c, key)
+		if s == nil || s.Resolution == registry.Alias {
+			continue
 		}
-	}
-	if len(names) == 0 {
-		names = append(names, listenerName(v.Traits.wildcard(), p.Number))
+		for _, p := range s.Ports {
+			if i, ok := sight.EgressFor(sc, p.Number); ok && i == egress {
+				names = append(names, b.addresses(c, k.Traits, s, p)...)
+			}
+		}
 	}
 	return names
 }
 
-// addressesOf are where clients dial a service port: its addresses, or for a
+// addresses lists the listeners through which one service port is reached.
+func (b *Backend) addresses(c *derive.Context, t sight.Traits, s *registry.Service, p registry.Port) []string {
+	switch {
+	case p.Protocol == mesh.UDP:
+		return nil
+	case p.Protocol.IsHTTP():
+		return []string{listenerName(t.Wildcard(), p.Number)}
+	}
+	var names []string
+	for _, a := range b.dialled(c, s, p) {
+		if a.Is6() == t.IPv6 {
+			names = append(names, listenerName(a.String(), p.Number))
+		}
+	}
+	if len(names) == 0 {
+		names = append(names, listenerName(t.Wildcard(), p.Number))
+	}
+	return names
+}
+
+// dialled are where clients dial a service port: its addresses, or for a
 // headless service those of its workloads.
-func (b *Backend) addressesOf(c *derive.Context, s *registry.Service, p registry.Port) []netip.Addr {
+func (b *Backend) dialled(c *derive.Context, s *registry.Service, p registry.Port) []netip.Addr {
 	if !s.Headless {
 		return s.VIPs()
 	}
 	var out []netip.Addr
-	for _, e := range b.facts.Endpoints.Get(c, registry.PortKey{Service: s.ServiceKey, Port: p.Number}).List {
+	for _, e := range b.Facts.Endpoints.Get(c, registry.PortKey{Service: s.ServiceKey, Port: p.Number}).List {
 		if e.Addr.IsValid() {
 			out = append(out, e.Addr.Addr())
 		}
@@ -142,216 +180,184 @@ func splitListenerName(name string) (addr string, port int, ok bool) {
 	return name[:i], port, err == nil && port > 0 && port < 1<<16
 }
 
-func (b *Backend) outboundListener(c *derive.Context, k listenKey) *listenerv3.Listener {
+// An opened is a listener that a Sidecar asks for.
+type opened struct {
+	egress *intent.Egress
+	name   string
+	addr   string // or unix:///path
+	bound  bool   // the application dials it; else connections captured on their way there are handed over
+}
+
+// ownEgress says whether an egress listener is one of its own.
+func ownEgress(e *intent.Egress, t sight.Traits) (opened, bool) {
+	dialled := t.NoCapture || e.Capture == intent.CaptureNone
+	switch {
+	case isSocket(e.Bind):
+		return opened{e, socketPath(e.Bind), e.Bind, true}, true
+	case e.Port == 0:
+		return opened{}, false
+	case e.Bind != "":
+		return opened{e, listenerName(e.Bind, e.Port), e.Bind, dialled}, true
+	case dialled:
+		return opened{e, listenerName(t.Loopback(), e.Port), t.Loopback(), true}, true
+	}
+	return opened{}, false
+}
+
+func isSocket(bind string) bool { return strings.HasPrefix(bind, "unix://") }
+
+func socketPath(bind string) string { return strings.TrimPrefix(bind, "unix://") }
+
+func (b *Backend) outboundFor(c *derive.Context, k listenKey) *xds.Resource {
 	if k.Name == listenerOutbound {
-		return b.virtualOutbound(c, k.View)
+		return b.resource(k.Name, b.virtualOutbound(c, k))
+	}
+	sc := b.Sidecar(c, k.Sight)
+	for i := range sc.Egress {
+		if e, ok := ownEgress(&sc.Egress[i], k.Traits); ok && e.name == k.Name {
+			return b.resource(k.Name, b.egressListener(c, k, e))
+		}
 	}
 	addr, port, ok := splitListenerName(k.Name)
 	if !ok {
 		return nil
 	}
-	t := k.View.Traits
-	if port == int(t.HTTPProxyPort) && addr == t.loopback() {
-		return b.forwardProxy(c, k.View, addr, port)
+	t := k.Traits
+	if port == int(t.HTTPProxyPort) && addr == t.Loopback() {
+		return b.resource(k.Name, b.forwardProxy(k, addr, port))
 	}
 	var keys []registry.ServiceKey
-	for _, key := range b.services.Get(c, portView{k.View, port}) {
-		s := b.facts.Service.Get(c, key)
-		p, _ := s.Port(port)
-		if slices.Contains(b.namesFor(c, k.View, s, p), k.Name) {
+	for _, key := range b.OnPort.Get(c, sight.OnPort{Sight: k.Sight, Port: port}) {
+		s := b.Facts.Service.Get(c, key)
+		if p, _ := s.Port(port); s.Resolution != registry.Alias && slices.Contains(b.addresses(c, t, s, p), k.Name) {
 			keys = append(keys, key)
 		}
 	}
 	if len(keys) == 0 {
 		return nil
 	}
-	l := &listenerv3.Listener{
-		Name: k.Name, Address: socketAddress(addr, port), BindToPort: wrapperspb.Bool(false),
-		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
+	l := b.newListener(k, addr, port)
+	l.BindToPort = wrapperspb.Bool(false)
+	if addr != t.Wildcard() {
+		l.Metadata = emit.From(source.Origin{Object: b.Facts.Service.Get(c, keys[0]).Object})
 	}
-	b.outboundChains(c, l, k.View, addr, port, keys)
-	return l
+	b.outboundChains(c, l, k, addr, port, keys)
+	return b.resource(k.Name, l)
+}
+
+func (b *Backend) newListener(k listenKey, addr string, port int) *listenerv3.Listener {
+	return &listenerv3.Listener{
+		Name: k.Name, Address: emit.Address(addr, port), TrafficDirection: filter.Outbound, AccessLog: filter.ListenerLog(k.Log.log()),
+	}
 }
 
 // outboundChains fills a listener: HTTP first where any service carries it, then
-// chains by SNI, then one for all other bytes.
-func (b *Backend) outboundChains(c *derive.Context, l *listenerv3.Listener, v View, addr string, port int, keys []registry.ServiceKey) {
-	client := Client{View: v}
-	var http, sniffed, wantsTLS bool
-	var plain []tcpTarget
+// chains by what TLS and TCP routes ask for, then one for all other bytes.
+func (b *Backend) outboundChains(c *derive.Context, l *listenerv3.Listener, k listenKey, addr string, port int, keys []registry.ServiceKey) {
+	wildcard := addr == k.Traits.Wildcard()
+	set := filter.NewChains()
 	alone := ""
+	http := false
 	for _, key := range keys {
-		s := b.facts.Service.Get(c, key)
+		s := b.Facts.Service.Get(c, key)
 		p, _ := s.Port(port)
-		if carriesHTTP(p.Protocol) {
-			http = true
-			sniffed = sniffed || p.Protocol == mesh.Unset
-		}
-		if knownHTTP(p.Protocol) {
+		http = http || cluster.CarriesHTTP(p.Protocol)
+		if p.Protocol.IsHTTP() {
 			continue
 		}
-		alone = string(key.Host)
-		chains, rest := b.l4Chains(c, client, s, p)
-		for _, ch := range chains {
-			wantsTLS = true
-			l.FilterChains = append(l.FilterChains, ch)
+		if p.Protocol == mesh.Unset && alone == "" {
+			alone = string(key.Host)
 		}
-		if plain == nil {
-			plain = rest
-		}
-	}
-	name := strconv.Itoa(port)
-	if sniffed && addr != v.Traits.wildcard() {
-		name = net.JoinHostPort(alone, strconv.Itoa(port))
+		b.l4Chains(c, set, k, s, p, wildcard)
 	}
 	if http {
-		l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
-			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: "raw_buffer", ApplicationProtocols: httpProtocols(v.Traits)},
-			Filters:          []*listenerv3.Filter{b.manager(c, client, hcm{side: outbound, statPrefix: "outbound_" + listenerName(addr, port), rds: name})},
-		})
+		name := strconv.Itoa(port)
+		if !wildcard {
+			name = net.JoinHostPort(alone, name)
+		}
+		l.FilterChains = []*listenerv3.FilterChain{{
+			FilterChainMatch: &listenerv3.FilterChainMatch{TransportProtocol: "raw_buffer", ApplicationProtocols: httpProtocols(k.Traits)},
+			Filters:          []*listenerv3.Filter{b.outboundManager(k, "outbound_"+listenerName(addr, port), name)},
+		}}
 	}
-	if plain == nil {
-		to, _ := b.outboundPolicy(c, v)
-		plain = []tcpTarget{{cluster: to}}
+	l.FilterChains = append(l.FilterChains, set.List...)
+	rest := set.Rest
+	if rest == nil && wildcard {
+		to, _ := b.OutboundPolicy(c, k.Sight)
+		rest = &listenerv3.FilterChain{Name: "PassthroughFilterChain", Filters: b.passBytes(k, to)}
 	}
-	l.DefaultFilterChain = &listenerv3.FilterChain{Name: "PassthroughFilterChain", Filters: b.tcp(c, client, plain[0].cluster, plain)}
-	l.ListenerFilters = b.inspectors(wantsTLS, http)
-	l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = b.detection(c, v.Traits), true
+	switch {
+	case rest == nil:
+	case len(l.FilterChains) > 0:
+		l.DefaultFilterChain = rest
+	default:
+		l.FilterChains = []*listenerv3.FilterChain{rest}
+	}
+	b.inspect(c, l, k.Traits, set.TLS, http)
 }
 
-func httpProtocols(t Traits) []string {
+// passBytes hands bytes to a cluster.
+func (b *Backend) passBytes(k listenKey, to string) []*listenerv3.Filter {
+	return filter.TCP{Targets: filter.To(to), AccessLog: filter.Log(k.Log.log())}.Filters(k.Traits.Features)
+}
+
+func (b *Backend) outboundManager(k listenKey, prefix, table string) *listenerv3.Filter {
+	return filter.Manager(k.Traits.Features, filter.HTTP{
+		Side: filter.FromWorkload, StatPrefix: prefix, RDS: table, HTTP10: k.Traits.HTTP10, AccessLog: filter.Log(k.Log.log()),
+	})
+}
+
+func httpProtocols(t sight.Traits) []string {
 	if t.HTTP10 {
 		return []string{"http/1.0", "http/1.1", "h2c"}
 	}
 	return []string{"http/1.1", "h2c"}
 }
 
-// ownDetection is how long our proxies wait for a client to speak before they
-// let the server begin; Envoys are sent what the mesh says, by default no limit.
-const ownDetection = 100
+// ownDetection is how long our proxies wait for a client to speak before they let the server begin.
+var ownDetection = &durationpb.Duration{Nanos: 100e6}
 
-// detection is how long a connection's first bytes are waited for.
-func (b *Backend) detection(c *derive.Context, t Traits) *durationpb.Duration {
-	s := b.settings(c)
-	if s.DetectionTimeout == 0 && t.ALPN {
-		return &durationpb.Duration{Nanos: ownDetection * 1e6}
-	}
-	return durationpb.New(s.DetectionTimeout)
-}
-
-func (b *Backend) inspectors(forTLS, forHTTP bool) []*listenerv3.ListenerFilter {
-	var out []*listenerv3.ListenerFilter
-	if forTLS || forHTTP {
-		out = append(out, listenerFilter("envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{}))
+// inspect adds what must look at a connection's first bytes, and how long. An Envoy waits as long as the mesh says,
+// by default without limit.
+func (b *Backend) inspect(c *derive.Context, l *listenerv3.Listener, t sight.Traits, forTLS, forHTTP bool) {
+	if forTLS {
+		l.ListenerFilters = append(l.ListenerFilters, filter.TLSInspector(nil))
 	}
 	if forHTTP {
-		out = append(out, listenerFilter("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}))
+		l.ListenerFilters = append(l.ListenerFilters, filter.HTTPInspector(nil))
 	}
-	return out
+	if forTLS || forHTTP {
+		b.setDetection(c, l, t)
+	}
 }
 
-func listenerFilter(name string, m proto.Message) *listenerv3.ListenerFilter {
-	return &listenerv3.ListenerFilter{Name: name, ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: pack(m)}}
-}
-
-func originalDst() *listenerv3.ListenerFilter {
-	return listenerFilter("envoy.filters.listener.original_dst", &originaldstv3.OriginalDst{})
-}
-
-// l4Chains are the chains that TLS and TCP routes ask for, and where the rest goes.
-func (b *Backend) l4Chains(c *derive.Context, cl Client, s *registry.Service, p registry.Port) (chains []*listenerv3.FilterChain, rest []tcpTarget) {
-	v := cl.View
-	r := router{b: b, c: c, view: v, port: p.Number, host: s.Host}
-	rest = []tcpTarget{{cluster: mesh.ClusterName{Direction: mesh.Outbound, Port: p.Number, Host: s.Host}.String()}}
-	routes := b.wishes.Routes.Get(c, intent.HostIn{Scope: b.scope(c, v, p.Number), Host: s.Host})
-	if routes == nil {
-		if p.Protocol == mesh.TLS || p.Protocol == mesh.HTTPS {
-			chains = append(chains, b.sniChain(c, cl, []mesh.Hostname{s.Host}, nil, rest))
-		}
-		return chains, rest
+func (b *Backend) setDetection(c *derive.Context, l *listenerv3.Listener, t sight.Traits) {
+	l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = durationpb.New(b.Settings(c).DetectionTimeout), true
+	if t.Own && b.Settings(c).DetectionTimeout == 0 {
+		l.ListenerFiltersTimeout = ownDetection
 	}
-	for i := range routes.TLS {
-		w := &routes.TLS[i]
-		for j := range w.Matches {
-			if m := &w.Matches[j]; r.holdsL4(m) {
-				chains = append(chains, b.sniChain(c, cl, m.SNI, m.Subnets, r.l4Targets(w.Forward)))
-			}
-		}
-	}
-	for i := range routes.TCP {
-		w := &routes.TCP[i]
-		if len(w.Matches) == 0 || slices.ContainsFunc(w.Matches, func(m intent.L4Match) bool { return r.holdsL4(&m) }) {
-			return chains, r.l4Targets(w.Forward)
-		}
-	}
-	return chains, rest
-}
-
-func (b *Backend) sniChain(c *derive.Context, cl Client, sni []mesh.Hostname, subnets []netip.Prefix, to []tcpTarget) *listenerv3.FilterChain {
-	m := &listenerv3.FilterChainMatch{TransportProtocol: "tls"}
-	for _, h := range sni {
-		if h != "*" {
-			m.ServerNames = append(m.ServerNames, string(h))
-		}
-	}
-	for _, p := range subnets {
-		m.PrefixRanges = append(m.PrefixRanges, &corev3.CidrRange{AddressPrefix: p.Addr().String(), PrefixLen: wrapperspb.UInt32(uint32(p.Bits()))})
-	}
-	return &listenerv3.FilterChain{FilterChainMatch: m, Filters: b.tcp(c, cl, to[0].cluster, to)}
-}
-
-// holdsL4 says whether a match can be true for this view and port.
-func (r *router) holdsL4(m *intent.L4Match) bool {
-	if m.Port != 0 && m.Port != r.port {
-		return false
-	}
-	if len(r.gateways) > 0 {
-		return slices.ContainsFunc(m.Gateways, func(g intent.GatewayName) bool { return slices.Contains(r.gateways, g) })
-	}
-	if m.SourceNS != "" && m.SourceNS != r.view.namespace() {
-		return false
-	}
-	return slices.Contains(m.Gateways, intent.GatewayMesh) && m.SourceLabels.Match(r.view.Subject.Labels())
-}
-
-func (r *router) l4Targets(forward []intent.Destination) []tcpTarget {
-	var out []tcpTarget
-	for i := range forward {
-		d := &forward[i]
-		if d.Weight > 0 || len(forward) == 1 {
-			out = append(out, tcpTarget{cluster: r.cluster(d.Host, d.Port, d.Subset), weight: d.Weight})
-		}
-	}
-	return out
 }
 
 // virtualOutbound takes every captured connection. Envoys hand it to the
 // listener of its destination; our proxies ask what the destination is.
-func (b *Backend) virtualOutbound(c *derive.Context, v View) *listenerv3.Listener {
-	cl := Client{View: v}
-	to, _ := b.outboundPolicy(c, v)
-	l := &listenerv3.Listener{
-		Name: listenerOutbound, Address: socketAddress(v.Traits.wildcard(), mesh.PortOutbound),
-		UseOriginalDst:   wrapperspb.Bool(true),
-		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-	}
-	if v.Traits.Transparent {
+func (b *Backend) virtualOutbound(c *derive.Context, k listenKey) *listenerv3.Listener {
+	to, _ := b.OutboundPolicy(c, k.Sight)
+	l := b.newListener(k, k.Traits.Wildcard(), mesh.PortOutbound)
+	l.UseOriginalDst = wrapperspb.Bool(true)
+	if k.Traits.Transparent {
 		l.Transparent = wrapperspb.Bool(true)
 	}
 	l.FilterChains = append(l.FilterChains, &listenerv3.FilterChain{
 		Name:             "virtualOutbound-blackhole",
 		FilterChainMatch: &listenerv3.FilterChainMatch{DestinationPort: wrapperspb.UInt32(mesh.PortOutbound)},
-		Filters:          b.tcp(c, cl, mesh.ClusterBlackHole, []tcpTarget{{cluster: mesh.ClusterBlackHole}}),
+		Filters:          b.passBytes(k, mesh.ClusterBlackHole),
 	})
-	rest := &listenerv3.FilterChain{Name: "virtualOutbound-catchall-tcp", Filters: b.tcp(c, cl, to, []tcpTarget{{cluster: to}})}
-	if v.Traits.OnDemand {
+	rest := &listenerv3.FilterChain{Name: "virtualOutbound-catchall-tcp", Filters: b.passBytes(k, to)}
+	if k.Traits.OnDemand {
 		rest.Name = "virtualOutbound-on-demand"
-		rest.Filters = append([]*listenerv3.Filter{
-			networkFilter("meltemi.on_demand", typedStruct("meltemi.io.OnDemand", map[string]any{})),
-			b.manager(c, cl, hcm{side: outbound, statPrefix: "outbound", rds: "on-demand"}),
-		}, rest.Filters...)
-		l.ListenerFilters = append([]*listenerv3.ListenerFilter{originalDst()}, b.inspectors(true, true)...)
-		l.ListenerFiltersTimeout, l.ContinueOnListenerFiltersTimeout = b.detection(c, v.Traits), true
+		rest.Filters = append([]*listenerv3.Filter{filter.OnDemand(), b.outboundManager(k, "outbound", "on-demand")}, rest.Filters...)
+		l.ListenerFilters = []*listenerv3.ListenerFilter{filter.OriginalDst()}
+		b.inspect(c, l, k.Traits, true, true)
 	}
 	l.FilterChains = append(l.FilterChains, rest)
 	return l
@@ -359,14 +365,44 @@ func (b *Backend) virtualOutbound(c *derive.Context, v View) *listenerv3.Listene
 
 // forwardProxy is the listener that an application reaches by its HTTP_PROXY
 // setting (Istio's http_proxy).
-func (b *Backend) forwardProxy(c *derive.Context, v View, addr string, port int) *listenerv3.Listener {
-	return &listenerv3.Listener{
-		Name: listenerName(addr, port), Address: socketAddress(addr, port),
-		TrafficDirection: corev3.TrafficDirection_OUTBOUND,
-		FilterChains: []*listenerv3.FilterChain{{
-			Filters: []*listenerv3.Filter{b.manager(c, Client{View: v}, hcm{
-				side: outbound, statPrefix: "outbound_" + listenerName(addr, port), rds: routeHTTPProxy, absolute: true,
-			})},
-		}},
+func (b *Backend) forwardProxy(k listenKey, addr string, port int) *listenerv3.Listener {
+	l := b.newListener(k, addr, port)
+	l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{filter.Manager(k.Traits.Features, filter.HTTP{
+		Side: filter.FromWorkload, StatPrefix: "outbound_" + k.Name, RDS: routeHTTPProxy, Forward: true, HTTP10: k.Traits.HTTP10,
+		AccessLog: filter.Log(k.Log.log()),
+	})}}}
+	return l
+}
+
+// egressListener is one that a Sidecar asks for: a socket, an address of its own, or a port that the application dials.
+func (b *Backend) egressListener(c *derive.Context, k listenKey, e opened) *listenerv3.Listener {
+	l := b.newListener(k, e.addr, e.egress.Port)
+	l.Metadata = emit.From(e.egress.Origin)
+	if !e.bound {
+		l.BindToPort = wrapperspb.Bool(false)
 	}
+	if e.egress.Protocol.IsHTTP() {
+		table := strconv.Itoa(e.egress.Port)
+		if isSocket(e.addr) {
+			table = e.name
+		}
+		l.FilterChains = []*listenerv3.FilterChain{{Filters: []*listenerv3.Filter{b.outboundManager(k, "outbound_"+e.name, table)}}}
+		return l
+	}
+	set := filter.NewChains()
+	for _, key := range b.OnPort.Get(c, sight.OnPort{Sight: k.Sight, Port: e.egress.Port}) {
+		s := b.Facts.Service.Get(c, key)
+		if p, _ := s.Port(e.egress.Port); p.Protocol != mesh.UDP && s.Resolution != registry.Alias {
+			b.l4Chains(c, set, k, s, p, false)
+		}
+	}
+	l.FilterChains = set.List
+	if set.Rest != nil {
+		l.FilterChains = append(l.FilterChains, set.Rest)
+	}
+	if len(l.FilterChains) == 0 {
+		l.FilterChains = []*listenerv3.FilterChain{{Filters: b.passBytes(k, mesh.ClusterBlackHole)}}
+	}
+	b.inspect(c, l, k.Traits, set.TLS, false)
+	return l
 }

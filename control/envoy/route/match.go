@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package envoy
+package route
 
 import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -11,9 +11,14 @@ import (
 	"github.com/meltemi/meltemi/control/intent"
 )
 
+// everything matches every request.
+func everything() *routev3.RouteMatch {
+	return &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+}
+
 // match turns a condition into Envoy's; nil matches everything.
-func (r *router) match(m *intent.HTTPMatch) *routev3.RouteMatch {
-	out := &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}}
+func match(m *intent.HTTPMatch) *routev3.RouteMatch {
+	out := everything()
 	if m == nil {
 		return out
 	}
@@ -29,14 +34,13 @@ func (r *router) match(m *intent.HTTPMatch) *routev3.RouteMatch {
 	}
 	out.CaseSensitive = wrapperspb.Bool(!m.IgnoreCase)
 	for i := range m.Headers {
-		out.Headers = append(out.Headers, headerMatcher(&m.Headers[i]))
+		out.Headers = append(out.Headers, header(&m.Headers[i]))
 	}
 	for i := range m.NotHeaders {
-		h := headerMatcher(&m.NotHeaders[i])
+		h := header(&m.NotHeaders[i])
 		h.InvertMatch = true
-		if m.NotHeaders[i].Kind != intent.Present {
-			h.TreatMissingHeaderAsEmpty = true
-		}
+		// A header that is missing has not the value; Envoy would take it as no match.
+		h.TreatMissingHeaderAsEmpty = m.NotHeaders[i].Kind != intent.Present
 		out.Headers = append(out.Headers, h)
 	}
 	for _, p := range []struct {
@@ -44,7 +48,7 @@ func (r *router) match(m *intent.HTTPMatch) *routev3.RouteMatch {
 		with *intent.StringMatch
 	}{{":method", m.Method}, {":authority", m.Authority}, {":scheme", m.Scheme}} {
 		if p.with != nil {
-			out.Headers = append(out.Headers, headerMatcher(&intent.NamedMatch{Name: p.name, StringMatch: *p.with}))
+			out.Headers = append(out.Headers, header(&intent.NamedMatch{Name: p.name, StringMatch: *p.with}))
 		}
 	}
 	for i := range m.Query {
@@ -52,28 +56,28 @@ func (r *router) match(m *intent.HTTPMatch) *routev3.RouteMatch {
 		if m.Query[i].Kind == intent.Present {
 			q.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_PresentMatch{PresentMatch: true}
 		} else {
-			q.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_StringMatch{StringMatch: stringMatcher(&m.Query[i].StringMatch, false)}
+			q.QueryParameterMatchSpecifier = &routev3.QueryParameterMatcher_StringMatch{StringMatch: text(&m.Query[i].StringMatch)}
 		}
 		out.QueryParameters = append(out.QueryParameters, q)
 	}
 	for i := range m.Claims {
-		out.DynamicMetadata = append(out.DynamicMetadata, claimMatcher(&m.Claims[i]))
+		out.DynamicMetadata = append(out.DynamicMetadata, claim(&m.Claims[i]))
 	}
 	return out
 }
 
-func headerMatcher(m *intent.NamedMatch) *routev3.HeaderMatcher {
+func header(m *intent.NamedMatch) *routev3.HeaderMatcher {
 	h := &routev3.HeaderMatcher{Name: m.Name}
 	if m.Kind == intent.Present || m.Kind == intent.Regex && m.Value == "*" {
 		h.HeaderMatchSpecifier = &routev3.HeaderMatcher_PresentMatch{PresentMatch: true}
 		return h
 	}
-	h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: stringMatcher(&m.StringMatch, false)}
+	h.HeaderMatchSpecifier = &routev3.HeaderMatcher_StringMatch{StringMatch: text(&m.StringMatch)}
 	return h
 }
 
-func stringMatcher(m *intent.StringMatch, ignoreCase bool) *matcherv3.StringMatcher {
-	s := &matcherv3.StringMatcher{IgnoreCase: ignoreCase}
+func text(m *intent.StringMatch) *matcherv3.StringMatcher {
+	s := &matcherv3.StringMatcher{}
 	switch m.Kind {
 	case intent.Exact:
 		s.MatchPattern = &matcherv3.StringMatcher_Exact{Exact: m.Value}
@@ -87,20 +91,18 @@ func stringMatcher(m *intent.StringMatch, ignoreCase bool) *matcherv3.StringMatc
 	return s
 }
 
-// claimMatcher compares a claim of a verified token, which the JWT filter leaves
-// in the request's metadata.
-func claimMatcher(m *intent.ClaimMatch) *matcherv3.MetadataMatcher {
+// claim compares a claim of a verified token, which the JWT filter leaves in the request's metadata.
+func claim(m *intent.ClaimMatch) *matcherv3.MetadataMatcher {
 	path := []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: "payload"}}}
 	for _, p := range m.Path {
 		path = append(path, &matcherv3.MetadataMatcher_PathSegment{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: p}})
 	}
+	value := &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: text(&m.StringMatch)}}
 	return &matcherv3.MetadataMatcher{
 		Filter: "envoy.filters.http.jwt_authn", Path: path, Invert: m.Not,
 		Value: &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_OrMatch{OrMatch: &matcherv3.OrMatcher{ValueMatchers: []*matcherv3.ValueMatcher{
-			{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: stringMatcher(&m.StringMatch, false)}},
-			{MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{MatchPattern: &matcherv3.ListMatcher_OneOf{
-				OneOf: &matcherv3.ValueMatcher{MatchPattern: &matcherv3.ValueMatcher_StringMatch{StringMatch: stringMatcher(&m.StringMatch, false)}},
-			}}}},
+			value,
+			{MatchPattern: &matcherv3.ValueMatcher_ListMatch{ListMatch: &matcherv3.ListMatcher{MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: value}}}},
 		}}}},
 	}
 }

@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package envoy
+package sight
 
 import (
 	"reflect"
@@ -13,17 +13,17 @@ import (
 	"github.com/meltemi/meltemi/mesh"
 )
 
-// A policyKey asks for the settings of one cluster as a client sees it.
-type policyKey struct {
-	Subject intent.Subject
+// A PolicyKey asks for the settings of one cluster as a client sees it.
+type PolicyKey struct {
+	Client  intent.Subject // see Asked
 	Service registry.ServiceKey
 	Port    int
 	Subset  string
 }
 
-// A clusterPolicy is what rules say of one cluster, merged: the rule's own
+// A Policy is what rules say of one cluster, merged: the rule's own
 // settings, replaced by those of the port, overlaid by those of the subset.
-type clusterPolicy struct {
+type Policy struct {
 	intent.ClusterPolicy
 	Labels  mesh.Labels // of the subset
 	Missing bool        // the subset is not defined
@@ -32,13 +32,33 @@ type clusterPolicy struct {
 
 func deepEqual[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 
-func (b *Backend) policyOf(c *derive.Context, k policyKey) *clusterPolicy {
-	rules := b.wishes.Rules.Get(c, intent.RuleFor{Client: k.Subject.Namespace, Service: k.Service})
-	rule := rules.For(k.Subject.Labels())
-	if rule == nil {
-		return &clusterPolicy{Missing: k.Subset != ""}
+// Asked is the client as the rules for a service tell clients apart: without labels, unless one of them selects some. All
+// clients of a namespace that are not told apart share results.
+func (w *World) Asked(c *derive.Context, client intent.Subject, service registry.ServiceKey) intent.Subject {
+	if w.selective(c, client.Namespace, service) {
+		return client
 	}
-	p := &clusterPolicy{ClusterPolicy: atPort(rule.Policy, k.Port), Origins: rule.Origins}
+	return Nobody(client.Namespace)
+}
+
+// selective reports whether rules for a service tell clients of a namespace apart.
+func (w *World) selective(c *derive.Context, client mesh.Namespace, service registry.ServiceKey) bool {
+	return len(w.Wishes.Rules.Get(c, intent.RuleFor{Client: client, Service: service}).Selective) > 0
+}
+
+// Personal reports the same for what a host means.
+func (w *World) Personal(c *derive.Context, s Sight, host mesh.Hostname) bool {
+	svc := w.Service(c, s, host)
+	return svc != nil && w.selective(c, s.Namespace(), svc.ServiceKey)
+}
+
+func (w *World) policyOf(c *derive.Context, k PolicyKey) *Policy {
+	rules := w.Wishes.Rules.Get(c, intent.RuleFor{Client: k.Client.Namespace, Service: k.Service})
+	rule := rules.For(k.Client.Labels())
+	if rule == nil {
+		return &Policy{Missing: k.Subset != ""}
+	}
+	p := &Policy{ClusterPolicy: atPort(rule.Policy, k.Port), Origins: rule.Origins}
 	if k.Subset == "" {
 		return p
 	}

@@ -1,9 +1,10 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package envoy
+package sight
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/meltemi/meltemi/control/envoy/filter"
 	"github.com/meltemi/meltemi/control/intent"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/mesh"
@@ -21,7 +23,6 @@ import (
 // proxies with equal Clients are sent the same, from the same results.
 type Client struct {
 	View
-	Role     mesh.NodeType
 	Workload source.Key // what the proxy stands beside: Workload or WorkloadEntry
 	Addrs    string     // its addresses, comma-separated, the first one is its own
 }
@@ -37,18 +38,18 @@ type View struct {
 
 // Traits are what a proxy can do and how it is set up.
 type Traits struct {
+	filter.Features
 	Router bool // a gateway
+	// Own: one of our proxies.
+	Own bool
 	// OnDemand: one of ours, which asks for destinations as it meets them.
 	OnDemand bool
-	// Filters of Istio's that the proxy says it has.
-	Stats, ALPN, PeerMetadata bool
 	// NoCapture: INTERCEPTION_MODE NONE; Transparent: TPROXY.
 	NoCapture, Transparent bool
 	HTTP10                 bool
 	// HTTPProxyPort opens a forward proxy for the application; 0: none.
 	HTTPProxyPort uint16
-	// LocalSecrets: the workload's certificate comes from an agent's socket
-	// (cluster sds-grpc). Our proxies hold their own and read the same names.
+	// IPv6: it has no IPv4 address.
 	IPv6 bool
 }
 
@@ -65,12 +66,8 @@ const (
 	metaOnDemand     = "MELTEMI_ON_DEMAND"
 )
 
-// Names of Istio's filters, as a client lists them in Node.extensions.
-const (
-	filterStats        = "istio.stats"
-	filterALPN         = "istio.alpn"
-	filterPeerMetadata = "istio.metadata_exchange"
-)
+// ownAgent is how our proxies call themselves (Node.user_agent_name).
+const ownAgent = "meltemi"
 
 // ParseClient reads what a proxy says of itself. The error says what is wrong
 // with its node.
@@ -85,40 +82,51 @@ func ParseClient(n *corev3.Node) (Client, error) {
 		return Client{}, fmt.Errorf("node %s: proxies of type %s are not served here", n.GetId(), id.Type)
 	}
 	meta := n.GetMetadata().GetFields()
-	text := func(key string) string { return meta[key].GetStringValue() }
-	ns := mesh.Namespace(text(metaNamespace))
+	ns := mesh.Namespace(text(meta[metaNamespace]))
 	if ns == "" {
 		ns = id.Namespace
 	}
 	labels := mesh.Labels{}
 	for k, v := range meta[metaLabels].GetStructValue().GetFields() {
-		labels[k] = v.GetStringValue()
+		labels[k] = text(v)
 	}
 	c := Client{
-		Role:     id.Type,
 		Workload: source.Key{Kind: source.KindWorkload, Namespace: ns, Name: id.Name},
 		View: View{
 			Subject:  intent.NewSubject(ns, labels),
-			Network:  text(metaNetwork),
+			Network:  text(meta[metaNetwork]),
 			Locality: mesh.Locality{Region: n.GetLocality().GetRegion(), Zone: n.GetLocality().GetZone(), SubZone: n.GetLocality().GetSubZone()},
 		},
 	}
-	if e := text(metaEntry); e != "" {
+	if e := text(meta[metaEntry]); e != "" {
 		c.Workload = source.Key{Kind: source.KindWorkloadEntry, Namespace: ns, Name: e}
 	}
-	if c.Addrs, err = addresses(text(metaInstanceIPs), id.Addr); err != nil {
-		return Client{}, fmt.Errorf("node %s: %w", n.GetId(), err)
+	addrs, err := addresses(text(meta[metaInstanceIPs]), id.Addr)
+	if err == nil {
+		c.Traits, err = traits(n, id.Type, meta)
 	}
-	c.Traits, err = traits(n, id.Type, text)
 	if err != nil {
 		return Client{}, fmt.Errorf("node %s: %w", n.GetId(), err)
 	}
-	first, _, _ := strings.Cut(c.Addrs, ",")
-	c.Traits.IPv6 = strings.Contains(first, ":")
+	c.Addrs = strings.Join(addrs, ",")
+	c.Traits.IPv6 = !strings.Contains(c.Addrs, ".")
 	return c, nil
 }
 
-func addresses(list string, own netip.Addr) (string, error) {
+// text reads a value that Istio's agents send as a string, and others perhaps as what it is.
+func text(v *structpb.Value) string {
+	switch v := v.GetKind().(type) {
+	case *structpb.Value_StringValue:
+		return v.StringValue
+	case *structpb.Value_NumberValue:
+		return strconv.FormatFloat(v.NumberValue, 'f', -1, 64)
+	case *structpb.Value_BoolValue:
+		return strconv.FormatBool(v.BoolValue)
+	}
+	return ""
+}
+
+func addresses(list string, own netip.Addr) ([]string, error) {
 	var all []string
 	for _, s := range strings.Split(list, ",") {
 		if s = strings.TrimSpace(s); s == "" {
@@ -126,7 +134,7 @@ func addresses(list string, own netip.Addr) (string, error) {
 		}
 		a, err := netip.ParseAddr(s)
 		if err != nil {
-			return "", fmt.Errorf("INSTANCE_IPS: %q is not an IP address", s)
+			return nil, fmt.Errorf("INSTANCE_IPS: %q is not an IP address", s)
 		}
 		all = append(all, a.Unmap().String())
 	}
@@ -134,30 +142,22 @@ func addresses(list string, own netip.Addr) (string, error) {
 		all = append(all, own.Unmap().String())
 	}
 	if len(all) == 0 {
-		return "", fmt.Errorf("neither the ID nor INSTANCE_IPS holds an address")
+		return nil, errors.New("neither the ID nor INSTANCE_IPS holds an address")
 	}
-	return strings.Join(all, ","), nil
+	return all, nil
 }
 
-func traits(n *corev3.Node, role mesh.NodeType, text func(string) string) (Traits, error) {
+func traits(n *corev3.Node, role mesh.NodeType, meta map[string]*structpb.Value) (Traits, error) {
 	t := Traits{
-		Router:      role == mesh.Router,
-		OnDemand:    role == mesh.Sidecar && text(metaOnDemand) == "true",
-		NoCapture:   text(metaInterception) == "NONE",
-		Transparent: text(metaInterception) == "TPROXY",
-		HTTP10:      text(metaHTTP10) == "1",
+		Features:  filter.FeaturesOf(n.GetExtensions()),
+		Router:    role == mesh.Router,
+		Own:       n.GetUserAgentName() == ownAgent,
+		OnDemand:  role == mesh.Sidecar && text(meta[metaOnDemand]) == "true",
+		NoCapture: text(meta[metaInterception]) == "NONE",
+		HTTP10:    text(meta[metaHTTP10]) == "1",
 	}
-	for _, e := range n.GetExtensions() {
-		switch e.GetName() {
-		case filterStats:
-			t.Stats = true
-		case filterALPN:
-			t.ALPN = true
-		case filterPeerMetadata:
-			t.PeerMetadata = true
-		}
-	}
-	if p := text(metaHTTPProxy); p != "" {
+	t.Transparent = text(meta[metaInterception]) == "TPROXY"
+	if p := text(meta[metaHTTPProxy]); p != "" {
 		port, err := strconv.ParseUint(p, 10, 16)
 		if err != nil || port == 0 {
 			return Traits{}, fmt.Errorf("HTTP_PROXY_PORT: %q is not a port", p)
@@ -168,14 +168,15 @@ func traits(n *corev3.Node, role mesh.NodeType, text func(string) string) (Trait
 }
 
 // Wildcard is the address that means all of the proxy's IP family.
-func (t Traits) wildcard() string {
+func (t Traits) Wildcard() string {
 	if t.IPv6 {
 		return "::"
 	}
 	return "0.0.0.0"
 }
 
-func (t Traits) loopback() string {
+// Loopback is where this machine reaches itself.
+func (t Traits) Loopback() string {
 	if t.IPv6 {
 		return "::1"
 	}
@@ -183,20 +184,18 @@ func (t Traits) loopback() string {
 }
 
 // PassthroughSource is where inbound connections to the application come from.
-func (t Traits) passthroughSource() string {
+func (t Traits) PassthroughSource() string {
 	if t.IPv6 {
 		return "::6"
 	}
 	return "127.0.0.6"
 }
 
-// namespace of the client.
-func (v View) namespace() mesh.Namespace { return v.Subject.Namespace }
+// Namespace of the client.
+func (v View) Namespace() mesh.Namespace { return v.Subject.Namespace }
 
-func stringStruct(m map[string]string) *structpb.Struct {
-	s := &structpb.Struct{Fields: make(map[string]*structpb.Value, len(m))}
-	for k, v := range m {
-		s.Fields[k] = structpb.NewStringValue(v)
-	}
-	return s
+// Address of the client itself.
+func (c Client) Address() string {
+	first, _, _ := strings.Cut(c.Addrs, ",")
+	return first
 }

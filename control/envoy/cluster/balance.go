@@ -1,11 +1,9 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package envoy
+package cluster
 
 import (
-	"time"
-
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -15,55 +13,8 @@ import (
 	"github.com/meltemi/meltemi/control/intent"
 )
 
-// applyPool sets limits, timeouts and keep-alive.
-func applyPool(m *clusterv3.Cluster, p intent.ClusterPolicy, settings *intent.Settings) {
-	t := m.CircuitBreakers.Thresholds[0]
-	keepalive := settings.Keepalive
-	if pool := p.Pool; pool != nil {
-		if pool.ConnectTimeout > 0 {
-			m.ConnectTimeout = durationpb.New(pool.ConnectTimeout)
-		}
-		setLimit(&t.MaxConnections, pool.MaxConnections)
-		setLimit(&t.MaxPendingRequests, pool.MaxPending)
-		setLimit(&t.MaxRequests, pool.MaxRequests)
-		setLimit(&t.MaxRetries, pool.MaxRetries)
-		if pool.Keepalive != nil {
-			keepalive = pool.Keepalive
-		}
-	}
-	if keepalive != nil {
-		k := &corev3.TcpKeepalive{}
-		if keepalive.Probes > 0 {
-			k.KeepaliveProbes = wrapperspb.UInt32(uint32(keepalive.Probes))
-		}
-		if keepalive.Time > 0 {
-			k.KeepaliveTime = wrapperspb.UInt32(uint32(keepalive.Time / time.Second))
-		}
-		if keepalive.Interval > 0 {
-			k.KeepaliveInterval = wrapperspb.UInt32(uint32(keepalive.Interval / time.Second))
-		}
-		m.UpstreamConnectionOptions = &clusterv3.UpstreamConnectionOptions{TcpKeepalive: k}
-	}
-	if r := p.RetryBudget; r != nil {
-		budget := &clusterv3.CircuitBreakers_Thresholds_RetryBudget{MinRetryConcurrency: wrapperspb.UInt32(3), BudgetPercent: &typev3.Percent{Value: 20}}
-		if r.MinConcurrency > 0 {
-			budget.MinRetryConcurrency = wrapperspb.UInt32(r.MinConcurrency)
-		}
-		if r.Percent != nil {
-			budget.BudgetPercent.Value = *r.Percent
-		}
-		t.RetryBudget, t.MaxRetries = budget, nil
-	}
-}
-
-func setLimit(to **wrapperspb.UInt32Value, n int) {
-	if n > 0 {
-		*to = wrapperspb.UInt32(uint32(n))
-	}
-}
-
-// applyBalancer sets how an endpoint is chosen.
-func applyBalancer(m *clusterv3.Cluster, lb *intent.LoadBalancer) {
+// SetBalancer sets how an endpoint is chosen. It may turn the cluster into one that goes where the client wanted.
+func SetBalancer(m *clusterv3.Cluster, lb *intent.LoadBalancer) {
 	if lb == nil || m.GetType() == clusterv3.Cluster_ORIGINAL_DST {
 		return
 	}
@@ -81,7 +32,7 @@ func applyBalancer(m *clusterv3.Cluster, lb *intent.LoadBalancer) {
 	case intent.Random:
 		m.LbPolicy = clusterv3.Cluster_RANDOM
 	case intent.Passthrough:
-		m.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_ORIGINAL_DST}
+		SetType(m, clusterv3.Cluster_ORIGINAL_DST)
 		m.LbPolicy, m.LoadAssignment, m.EdsClusterConfig = clusterv3.Cluster_CLUSTER_PROVIDED, nil, nil
 	case intent.RingHash:
 		m.LbPolicy = clusterv3.Cluster_RING_HASH
@@ -96,7 +47,11 @@ func applyBalancer(m *clusterv3.Cluster, lb *intent.LoadBalancer) {
 			m.LbConfig = &clusterv3.Cluster_MaglevLbConfig_{MaglevLbConfig: &clusterv3.Cluster_MaglevLbConfig{TableSize: wrapperspb.UInt64(lb.TableSize)}}
 		}
 	}
-	if l := lb.Locality; l != nil && len(l.Distribute) > 0 && (l.Enabled == nil || *l.Enabled) {
+}
+
+// WeighLocalities makes the weights count that endpoints' localities have.
+func WeighLocalities(m *clusterv3.Cluster) {
+	if m.GetType() != clusterv3.Cluster_ORIGINAL_DST {
 		m.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{},
 		}
@@ -112,7 +67,7 @@ func slowStart(w *intent.Warmup) *clusterv3.Cluster_SlowStartConfig {
 	if aggression <= 0 {
 		aggression = 1
 	}
-	s.Aggression = &corev3.RuntimeDouble{DefaultValue: aggression, RuntimeKey: "("}
+	s.Aggression = &corev3.RuntimeDouble{DefaultValue: aggression, RuntimeKey: "("} // a key that no runtime layer can have
 	s.MinWeightPercent = &typev3.Percent{Value: 10}
 	if w.MinimumPercent > 0 {
 		s.MinWeightPercent.Value = w.MinimumPercent
@@ -120,9 +75,9 @@ func slowStart(w *intent.Warmup) *clusterv3.Cluster_SlowStartConfig {
 	return s
 }
 
-// applyOutliers sets when an endpoint is set aside. What a rule leaves out keeps
-// Envoy's default, which for consecutive 5xx is 5, enforced.
-func applyOutliers(m *clusterv3.Cluster, o *intent.Outliers) {
+// SetOutliers sets when an endpoint is set aside. What a rule leaves out keeps Envoy's default, which for
+// consecutive 5xx is 5, enforced.
+func SetOutliers(m *clusterv3.Cluster, o *intent.Outliers) {
 	if o == nil || m.GetType() == clusterv3.Cluster_ORIGINAL_DST {
 		return
 	}
