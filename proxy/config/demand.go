@@ -106,9 +106,9 @@ func (s *Store) Lacks(n Need) (what string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, look := range [...]func() (string, error){
+		func() (string, error) { return s.lacksClusterLocked(n.Cluster) },
 		func() (string, error) { return s.lacksListenerLocked(n.Listener) },
 		func() (string, error) { return s.lacksRouteLocked(n.Route) },
-		func() (string, error) { return s.lacksClusterLocked(n.Cluster) },
 	} {
 		if what, err = look(); what != "" || err != nil {
 			return what, err

@@ -13,9 +13,12 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/filter/stock"
@@ -93,7 +96,7 @@ func (d demandStore) expect(t *testing.T, what, wants, lacks string) {
 	if got := d.wants(); got != wants {
 		t.Errorf("%s: wants %q, not %q", what, got, wants)
 	}
-	got, err := d.Lacks("r", "a")
+	got, err := d.Lacks(Need{Route: "r", Cluster: "a"})
 	if err != nil {
 		got = err.Error()
 	}
@@ -106,7 +109,8 @@ func TestWantFollowsATable(t *testing.T) { synctest.Test(t, wantFollowsATable) }
 
 func wantFollowsATable(t *testing.T) {
 	d := newDemandStore(t)
-	table, a := d.Want("r", "a")
+	refs := d.Want(Need{Route: "r", Cluster: "a"})
+	table, a := refs.Routes, refs.Cluster
 	d.expect(t, "asked", "routes r; clusters a; endpoints ", "cluster a")
 	d.putCluster(t, "a")
 	d.expect(t, "its endpoints", "routes r; clusters a; endpoints a", "cluster a")
@@ -139,7 +143,7 @@ func wantFollowsATable(t *testing.T) {
 		t.Error("the new table has not taken over")
 	}
 
-	d.Drop("r", "a")
+	d.Drop(Need{Route: "r", Cluster: "a"})
 	if got := d.wants(); got != "routes ; clusters a c; endpoints a c" {
 		t.Errorf("dropped: wants %q", got)
 	}
@@ -161,13 +165,13 @@ func TestWantCounts(t *testing.T) { synctest.Test(t, wantCounts) }
 
 func wantCounts(t *testing.T) {
 	d := newDemandStore(t)
-	d.Want("r", "a")
-	d.Want("r", "")
-	d.Want("", "a")
-	d.Drop("r", "a")
+	d.Want(Need{Route: "r", Cluster: "a"})
+	d.Want(Need{Route: "r"})
+	d.Want(Need{Cluster: "a"})
+	d.Drop(Need{Route: "r", Cluster: "a"})
 	d.expect(t, "both are still wanted", "routes r; clusters a; endpoints ", "cluster a")
-	d.Drop("r", "")
-	d.Drop("", "a")
+	d.Drop(Need{Route: "r"})
+	d.Drop(Need{Cluster: "a"})
 	time.Sleep(clusterLinger + time.Second)
 	synctest.Wait()
 	if got := d.wants(); got != "routes ; clusters ; endpoints " {
@@ -178,7 +182,7 @@ func wantCounts(t *testing.T) {
 func TestATableDoesNotWaitForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		d := newDemandStore(t)
-		table, _ := d.Want("r", "")
+		table := d.Want(Need{Route: "r"}).Routes
 		d.putRoute(t, "r", "never")
 		time.Sleep(tableWarming - time.Millisecond)
 		synctest.Wait()
@@ -215,12 +219,83 @@ func TestATableWaitsForWarmingClusters(t *testing.T) {
 
 func TestWhatWasRefusedIsNotWaitedFor(t *testing.T) {
 	d := newDemandStore(t)
-	d.Want("r", "a")
+	d.Want(Need{Route: "r", Cluster: "a"})
 	body, _ := anypb.New(&clusterv3.Cluster{Name: "a", ClusterDiscoveryType: &clusterv3.Cluster_Type{Type: 99}})
 	if bad := d.Apply(xds.Update{TypeURL: TypeCluster, Resources: []xds.Resource{{Name: "a", Body: body}}}); len(bad) != 1 {
 		t.Fatal(bad)
 	}
-	if _, err := d.Lacks("r", "a"); err == nil || !strings.Contains(err.Error(), "cluster a was refused") {
+	if _, err := d.Lacks(Need{Route: "r", Cluster: "a"}); err == nil || !strings.Contains(err.Error(), "cluster a was refused") {
 		t.Error(err)
+	}
+}
+
+func (d demandStore) putListener(t *testing.T, name string, chains ...*listenerv3.FilterChain) {
+	t.Helper()
+	d.put(t, TypeListener, name, &listenerv3.Listener{
+		Name: name, BindToPort: wrapperspb.Bool(false), FilterChains: chains,
+		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Address: "10.0.0.1", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 3306},
+		}}},
+	})
+}
+
+func tcpChain(t *testing.T, clusters ...string) *listenerv3.FilterChain {
+	w := &tcpproxyv3.TcpProxy_WeightedCluster{}
+	for _, c := range clusters {
+		w.Clusters = append(w.Clusters, &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: c, Weight: 1})
+	}
+	a, err := anypb.New(&tcpproxyv3.TcpProxy{StatPrefix: "tcp", ClusterSpecifier: &tcpproxyv3.TcpProxy_WeightedClusters{WeightedClusters: w}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &listenerv3.FilterChain{Name: "tcp", Filters: []*listenerv3.Filter{{Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: a}}}}
+}
+
+// A listener on demand asks for what its chains name, and is in no snapshot.
+func TestWantListener(t *testing.T) {
+	d := newDemandStore(t)
+	ref, need := d.Want(Need{Listener: "l"}).Listener, Need{Listener: "l"}
+	expect := func(what, clusters, lacks string) {
+		t.Helper()
+		w := d.Wanted()
+		if got := strings.Join(w.Clusters, " "); got != clusters || strings.Join(w.Listeners, " ") != "l" {
+			t.Errorf("%s: wants clusters %q and listeners %q", what, got, w.Listeners)
+		}
+		if got, err := d.Lacks(need); got != lacks || err != nil {
+			t.Errorf("%s: lacks %q, %v", what, got, err)
+		}
+		if got := len(d.Snapshot().Listeners); got != 0 {
+			t.Errorf("%s: %d listeners in the snapshot", what, got)
+		}
+	}
+	expect("asked", "", "listener l")
+	d.putListener(t, "l", tcpChain(t, "a", "b"))
+	expect("it came", "a b", "cluster a, which listener l names")
+	d.putCluster(t, "a")
+	d.putEndpoints(t, "a")
+	d.remove(TypeCluster, "b")
+	expect("its clusters came", "a b", "")
+	first := ref.Load()
+	if first == nil || first.Chains[0].TCP.Total != 2 {
+		t.Fatalf("%+v", first)
+	}
+	d.putListener(t, "l", tcpChain(t, "c"))
+	expect("it changed", "a b c", "")
+	if ref.Load() != first {
+		t.Error("the new listener is in force before its cluster")
+	}
+	d.putCluster(t, "c")
+	d.putEndpoints(t, "c")
+	if ref.Load() == first {
+		t.Error("the old listener is in force")
+	}
+	d.remove(TypeListener, "l")
+	expect("it is gone", "a c", "")
+	if ref.Load() != nil {
+		t.Error("there is a listener")
+	}
+	d.Drop(need)
+	if len(d.listeners) != 0 {
+		t.Error("something is left")
 	}
 }

@@ -158,10 +158,10 @@ func TestRoutesOnDemand(t *testing.T) {
 	if nobody := w.Route("nobody:80"); !nobody.Answered() || nobody.Load() != nil {
 		t.Error("a table that does not exist is answered with nothing")
 	}
-	if again, _ := w.Want("shop:80", ""); again != ref || !slices.Contains(w.Wanted().Routes, "shop:80") {
+	if again := w.Want(Need{Route: "shop:80"}).Routes; again != ref || !slices.Contains(w.Wanted().Routes, "shop:80") {
 		t.Error("what is wanted on demand is wanted by the store")
 	}
-	w.Drop("shop:80", "")
+	w.Drop(Need{Route: "shop:80"})
 	if ref.Load() != nil || w.Route("shop:80") == ref || len(w.Wanted().Routes) != 0 {
 		t.Error("what is dropped is gone")
 	}
@@ -405,8 +405,8 @@ func FuzzApply(f *testing.F) {
 		} else if _, err := protojson.Marshal(d); err != nil {
 			t.Error(err)
 		}
-		w.Want("x", "y")
-		w.Drop("x", "y")
+		w.Want(Need{Route: "x", Cluster: "y"})
+		w.Drop(Need{Route: "x", Cluster: "y"})
 	})
 }
 
