@@ -303,6 +303,7 @@ func protocol(c *Cluster, m *clusterv3.Cluster) error {
 			return fmt.Errorf("typed_extension_protocol_options[%q] is not supported", name)
 		}
 	}
+	c.Spec.MaxRequestsPerConn = m.GetMaxRequestsPerConnection().GetValue()
 	a, ok := m.GetTypedExtensionProtocolOptions()[httpOptions]
 	if !ok {
 		return nil
@@ -326,7 +327,7 @@ func protocol(c *Cluster, m *clusterv3.Cluster) error {
 	if t := common.GetIdleTimeout(); t != nil {
 		c.Spec.IdleTimeout = t.AsDuration()
 	}
-	c.Spec.MaxRequestsPerConn = common.GetMaxRequestsPerConnection().GetValue()
+	c.Spec.MaxRequestsPerConn = u32(common.GetMaxRequestsPerConnection(), c.Spec.MaxRequestsPerConn)
 	c.Spec.AutoSNI = o.GetUpstreamHttpProtocolOptions().GetAutoSni()
 	return nil
 }

@@ -184,7 +184,7 @@ envoy.config.core.v3.AggregatedConfigSource:
 envoy.config.core.v3.ApiConfigSource: api_type ~transport_api_version grpc_services ~set_node_on_first_message_only ~request_timeout ~rate_limit_settings
 envoy.config.core.v3.RateLimitSettings: ~max_tokens ~fill_rate
 # clusters
-envoy.config.cluster.v3.Cluster: transport_socket_matches name alt_stat_name type eds_cluster_config connect_timeout lb_policy load_assignment ~max_requests_per_connection circuit_breakers typed_extension_protocol_options dns_refresh_rate ~dns_failure_refresh_rate ~respect_dns_ttl ~dns_jitter dns_lookup_family ~typed_dns_resolver_config ~wait_for_warm_on_init outlier_detection ~cleanup_interval upstream_bind_config ring_hash_lb_config maglev_lb_config original_dst_lb_config least_request_lb_config round_robin_lb_config common_lb_config transport_socket metadata upstream_connection_options filters ~per_connection_buffer_limit_bytes ~ignore_health_on_host_removal ~close_connections_on_host_health_failure ~track_timeout_budgets
+envoy.config.cluster.v3.Cluster: transport_socket_matches name alt_stat_name type eds_cluster_config connect_timeout lb_policy load_assignment max_requests_per_connection circuit_breakers typed_extension_protocol_options dns_refresh_rate ~dns_failure_refresh_rate ~respect_dns_ttl ~dns_jitter dns_lookup_family ~typed_dns_resolver_config ~wait_for_warm_on_init outlier_detection ~cleanup_interval upstream_bind_config ring_hash_lb_config maglev_lb_config original_dst_lb_config least_request_lb_config round_robin_lb_config common_lb_config transport_socket metadata upstream_connection_options filters ~per_connection_buffer_limit_bytes ~ignore_health_on_host_removal ~track_timeout_budgets
 envoy.config.cluster.v3.Cluster.TransportSocketMatch: name match transport_socket
 envoy.config.cluster.v3.Cluster.EdsClusterConfig: eds_config service_name
 envoy.config.cluster.v3.Cluster.RefreshRate: ~base_interval ~max_interval
@@ -199,7 +199,7 @@ envoy.config.cluster.v3.Cluster.OriginalDstLbConfig: upstream_port_override
 envoy.config.cluster.v3.Cluster.LeastRequestLbConfig: choice_count slow_start_config
 envoy.config.cluster.v3.Cluster.RoundRobinLbConfig: slow_start_config
 envoy.config.cluster.v3.Cluster.SlowStartConfig: slow_start_window aggression min_weight_percent
-envoy.config.cluster.v3.Cluster.CommonLbConfig: healthy_panic_threshold locality_weighted_lb_config ~update_merge_window ~close_connections_on_host_set_change ~override_host_status
+envoy.config.cluster.v3.Cluster.CommonLbConfig: healthy_panic_threshold locality_weighted_lb_config ~update_merge_window ~override_host_status
 envoy.config.cluster.v3.Cluster.CommonLbConfig.LocalityWeightedLbConfig:
 envoy.config.core.v3.HealthStatusSet: ~statuses
 envoy.config.cluster.v3.UpstreamConnectionOptions: tcp_keepalive ~set_local_interface_name_on_upstream_connections
