@@ -15,6 +15,7 @@ import (
 	"github.com/meltemi/meltemi/http2"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/grpcstatus"
 )
 
 // A reply is what a kind of fault looks like to the client and in logs, in
@@ -156,9 +157,9 @@ func (x *exchange) answer() {
 	if x.GRPC && !h.Has("grpc-status") {
 		resp.Status = 200
 		h.Set("content-type", "application/grpc")
-		h.Set("grpc-status", strconv.Itoa(grpcOf(l.Status)))
+		h.Set("grpc-status", strconv.Itoa(grpcstatus.Of(l.Status)))
 		if body != "" {
-			h.Set("grpc-message", grpcMessage(body))
+			h.Set("grpc-message", grpcstatus.Message(body))
 		}
 		body = ""
 	}
@@ -188,42 +189,6 @@ func (x *exchange) answer() {
 	}
 	x.headSent = true
 	x.Mark(filter.ResponseEnd)
-}
-
-// grpcOf is the gRPC status that an HTTP status of ours stands for
-// (Envoy: Grpc::Utility::httpToGrpcStatus).
-func grpcOf(status int) int {
-	switch status {
-	case 200:
-		return 0
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
-}
-
-// grpcMessage is percent-encoding as gRPC has it.
-func grpcMessage(s string) string {
-	const digits = "0123456789ABCDEF"
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if c := s[i]; c < ' ' || c > '~' || c == '%' {
-			b.WriteByte('%')
-			b.WriteByte(digits[c>>4])
-			b.WriteByte(digits[c&15])
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }
 
 // headerSafe makes one field value of a text.

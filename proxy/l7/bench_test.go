@@ -9,6 +9,8 @@ import (
 	"net"
 	"testing"
 
+	"github.com/meltemi/meltemi/http2"
+	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/filter/stock"
@@ -91,3 +93,41 @@ func benchGet(b *testing.B, logs bool) {
 
 func BenchmarkGet(b *testing.B)       { benchGet(b, false) }
 func BenchmarkGetLogged(b *testing.B) { benchGet(b, true) }
+
+// BenchmarkGet2 is HTTP/2 from the client, HTTP/1 to the upstream.
+func BenchmarkGet2(b *testing.B) {
+	r := benchRig(b, true)
+	c, err := net.Dial("tcp", r.addr)
+	if err != nil {
+		b.Fatal(err)
+	}
+	cc, err := http2.NewClientConn(c, http2.ClientDefaults())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer cc.Close()
+	<-cc.Ready()
+	req := &message.Request{Method: "GET", Scheme: "http", Authority: "shop.example", Path: "/path"}
+	req.Header.Add("user-agent", "bench")
+	var resp message.Response
+	buf := make([]byte, 8<<10)
+	b.ReportAllocs()
+	for b.Loop() {
+		st, err := cc.Open()
+		if err != nil {
+			b.Fatal(err)
+		}
+		if err := st.WriteHead(req, true); err != nil {
+			b.Fatal(err)
+		}
+		if err := st.ReadHead(&resp); err != nil || resp.Status != 200 {
+			b.Fatal(resp.Status, err)
+		}
+		for err = nil; err == nil; {
+			_, err = st.Read(buf)
+		}
+		if err != io.EOF {
+			b.Fatal(err)
+		}
+	}
+}

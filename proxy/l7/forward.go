@@ -14,6 +14,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/l7/clock"
+	"github.com/meltemi/meltemi/proxy/l7/grpcstatus"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
@@ -303,7 +304,7 @@ func readRest(s upstream.Stream) bool {
 // a response's head stands for.
 func outcomeStatus(r *message.Response) (status int, grpc bool) {
 	if s, ok := r.Header.Lookup("grpc-status"); ok && r.Status == 200 {
-		return httpOfGRPC(s), true
+		return grpcstatus.HTTP(s), true
 	}
 	return r.Status, false
 }

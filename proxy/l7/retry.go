@@ -131,33 +131,3 @@ func (x *exchange) backoff() *fault.Fault {
 	}
 	return x.Hold(x.policy().Backoff(x.retries, rand.Uint64()))
 }
-
-// httpOfGRPC is the HTTP status that a gRPC status stands for, as outlier
-// detection counts (Envoy: Grpc::Utility::grpcToHttpStatus).
-func httpOfGRPC(status string) int {
-	switch status {
-	case "0":
-		return 200
-	case "1":
-		return 499
-	case "3", "9", "11":
-		return 400
-	case "4":
-		return 504
-	case "5":
-		return 404
-	case "6", "10":
-		return 409
-	case "7":
-		return 403
-	case "8":
-		return 429
-	case "12":
-		return 501
-	case "14":
-		return 503
-	case "16":
-		return 401
-	}
-	return 500
-}
