@@ -465,3 +465,20 @@ func TestUntrustedClientProvesNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func FuzzPutNeverPanics(f *testing.F) {
+	ca := newAuthority(f)
+	chain, key := ca.issue(f, "a.example")
+	f.Add(chain, key, ca.pem)
+	f.Add([]byte("-----BEGIN CERTIFICATE-----\n"), []byte("x"), []byte{})
+	f.Fuzz(func(t *testing.T, chain, key, roots []byte) {
+		k := NewKeeper(nil, nil)
+		_ = k.Put(&tlsv3.Secret{Name: "c", Type: &tlsv3.Secret_TlsCertificate{TlsCertificate: certificate(chain, key)[0]}})
+		_ = k.Put(&tlsv3.Secret{Name: "r", Type: &tlsv3.Secret_ValidationContext{ValidationContext: trusting(roots).ValidationContext}})
+		if s := k.Secret("c"); s.Loaded() {
+			if c, err := s.certificate(); err != nil || c.PrivateKey == nil {
+				t.Error("a certificate without its key")
+			}
+		}
+	})
+}
