@@ -324,4 +324,3 @@ func TestRetry(t *testing.T) {
 		t.Error("retriable_request_headers")
 	}
 }
-
