@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/meltemi/meltemi/netio"
@@ -49,8 +50,16 @@ func (m *Manager) accept(s *socket, ln net.Listener) {
 		m.wg.Go(func() {
 			defer m.active.Add(-1)
 			defer func() { _ = conn.Close() }()
+			defer m.contain(l)
 			m.serve(conn, l)
 		})
+	}
+}
+
+// contain keeps a defect that one connection meets from ending all others.
+func (m *Manager) contain(l *config.Listener) {
+	if r := recover(); r != nil {
+		m.cfg.Log.Error("a connection met a defect of the proxy and was closed", "listener", l.Name, "panic", r, "stack", string(debug.Stack()))
 	}
 }
 
@@ -79,8 +88,8 @@ func (m *Manager) serve(conn net.Conn, l *config.Listener) {
 			facts.OriginalDst = netip.AddrPort{} // dialled directly: nothing was restored
 		}
 	}
-	if l.HandOff && facts.OriginalDst.IsValid() {
-		if to := m.state.Load().handOff(facts.OriginalDst); to != nil && to != l {
+	if l.HandOff {
+		if to := m.state.Load().handOff(facts.Local); to != nil && to != l {
 			l = to
 			facts.Listener, facts.Direction = to.Name, to.Direction
 		}

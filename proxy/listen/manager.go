@@ -55,6 +55,7 @@ type Manager struct {
 	mu      sync.Mutex
 	sockets map[string]*socket // by listener name
 	lives   map[*config.FilterChain]*life
+	alive   map[*config.FilterChain]bool // the chains of the snapshot in force
 	closed  bool
 }
 
@@ -223,6 +224,7 @@ func (m *Manager) drainGoneLocked(next *config.Snapshot) {
 			alive[l.Default] = true
 		}
 	}
+	m.alive = alive
 	for chain, life := range m.lives {
 		if !alive[chain] {
 			m.drainLocked(chain, life)
@@ -267,12 +269,11 @@ func (m *Manager) join(chain *config.FilterChain, conn net.Conn) *life {
 	if l == nil {
 		l = &life{drain: make(chan struct{}), conns: make(map[net.Conn]struct{})}
 		m.lives[chain] = l
-		if m.closed {
-			l.over = true
-			close(l.drain)
-		}
 	}
 	l.conns[conn] = struct{}{}
+	if m.closed || !m.alive[chain] { // accepted under a snapshot that has gone since
+		m.drainLocked(chain, l)
+	}
 	return l
 }
 

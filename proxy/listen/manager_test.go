@@ -1,0 +1,267 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package listen
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/netio/memnet"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/filter"
+)
+
+// A rig is a Manager over a network in memory whose chains answer each line
+// with their name, and "bye" when they are asked to drain.
+type rig struct {
+	*Manager
+	net       *memnet.Network
+	unmatched chan error
+}
+
+var (
+	front  = netip.MustParseAddrPort("10.0.0.1:15001")
+	client = netip.MustParseAddrPort("10.0.0.9:0")
+)
+
+func newRig(t *testing.T, drain time.Duration) *rig {
+	t.Helper()
+	r := &rig{net: memnet.New(), unmatched: make(chan error, 8)}
+	r.Manager = New(Config{
+		Serve: answer, Log: slog.New(slog.DiscardHandler), DrainTime: drain,
+		Unmatched: func(_ *config.Listener, _ *filter.Conn, why error) { r.unmatched <- why },
+		Listen: func(_ context.Context, addr netip.AddrPort, _ netio.SocketOptions) (net.Listener, error) {
+			return r.net.Listen(addr)
+		},
+	})
+	t.Cleanup(func() { r.Close(0) })
+	return r
+}
+
+func answer(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, drain <-chan struct{}) {
+	done := make(chan struct{})
+	defer close(done)
+	go func() {
+		select {
+		case <-drain:
+			_, _ = fmt.Fprintln(conn, "bye")
+		case <-done:
+		}
+	}()
+	in := bufio.NewScanner(conn)
+	for in.Scan() {
+		_, _ = fmt.Fprintln(conn, chain.Name, facts.Listener, facts.Local)
+	}
+}
+
+func (r *rig) reconcile(t *testing.T, ls ...*config.Listener) {
+	t.Helper()
+	if err := r.Reconcile(t.Context(), &config.Snapshot{Listeners: ls}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+type caller struct {
+	net.Conn
+	in *bufio.Scanner
+}
+
+func (r *rig) dial(t *testing.T, to netip.AddrPort) *caller {
+	t.Helper()
+	c, err := r.net.Dial(t.Context(), client, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	if err := c.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	return &caller{c, bufio.NewScanner(c)}
+}
+
+func (c *caller) ask(t *testing.T) string {
+	t.Helper()
+	if _, err := fmt.Fprintln(c, "?"); err != nil {
+		t.Fatal(err)
+	}
+	return c.line(t)
+}
+
+func (c *caller) line(t *testing.T) string {
+	t.Helper()
+	if !c.in.Scan() {
+		t.Fatalf("the connection ended: %v", c.in.Err())
+	}
+	return c.in.Text()
+}
+
+func listener(name, addr string, chain *config.FilterChain) *config.Listener {
+	return &config.Listener{Name: name, Bind: true, Addrs: []config.Address{{IP: netip.MustParseAddrPort(addr)}}, Default: chain}
+}
+
+func TestAChangeDrainsWhatItConcernsAlone(t *testing.T) {
+	r := newRig(t, time.Hour)
+	one, two, three := &config.FilterChain{Name: "one"}, &config.FilterChain{Name: "two"}, &config.FilterChain{Name: "three"}
+	a, b := listener("a", "10.0.0.1:1", one), listener("b", "10.0.0.1:2", two)
+	r.reconcile(t, a, b)
+	first, second := r.dial(t, a.Addrs[0].IP), r.dial(t, b.Addrs[0].IP)
+	if got := first.ask(t) + second.ask(t); !strings.Contains(got, "one a") || !strings.Contains(got, "two b") {
+		t.Fatal(got)
+	}
+	// b's chain changes, its socket does not; a is a new value with the same chain.
+	r.reconcile(t, listener("a", "10.0.0.1:1", one), listener("b", "10.0.0.1:2", three))
+	if got := second.line(t); got != "bye" {
+		t.Errorf("the connection of the chain that went heard %q", got)
+	}
+	if got := second.ask(t); !strings.HasPrefix(got, "two") {
+		t.Errorf("it must go on until the drain time is over: %q", got)
+	}
+	if got := first.ask(t); !strings.HasPrefix(got, "one") {
+		t.Errorf("the other connection: %q", got)
+	}
+	if got := r.dial(t, b.Addrs[0].IP).ask(t); !strings.HasPrefix(got, "three") {
+		t.Errorf("a new connection: %q", got)
+	}
+	// a goes: its port closes, its connection is asked to end.
+	r.reconcile(t, listener("b", "10.0.0.1:2", three))
+	if got := first.line(t); got != "bye" {
+		t.Errorf("heard %q", got)
+	}
+	if _, err := r.net.Dial(t.Context(), client, a.Addrs[0].IP); err == nil {
+		t.Error("the port of a listener that is gone is still open")
+	}
+}
+
+func TestDrainTimeEndsConnections(t *testing.T) {
+	r := newRig(t, time.Millisecond)
+	l := listener("a", "10.0.0.1:1", &config.FilterChain{Name: "one"})
+	r.reconcile(t, l)
+	c := r.dial(t, l.Addrs[0].IP)
+	c.ask(t)
+	r.reconcile(t)
+	for c.in.Scan() { // "bye", then the end
+	}
+	if err := c.in.Err(); errors.Is(err, context.DeadlineExceeded) {
+		t.Error("the connection outlived the drain time")
+	}
+}
+
+func TestHandOff(t *testing.T) {
+	r := newRig(t, time.Hour)
+	virtual := listener("virtual", front.String(), &config.FilterChain{Name: "rest"})
+	virtual.HandOff, virtual.OriginalDst = true, true
+	exact := listener("exact", "10.1.0.7:80", &config.FilterChain{Name: "exact"})
+	port := listener("port", "0.0.0.0:80", &config.FilterChain{Name: "port"})
+	exact.Bind, port.Bind = false, false
+	r.net.Divert(func(src, dst netip.AddrPort) bool { return dst != front }, front)
+	r.reconcile(t, virtual, exact, port)
+	for to, want := range map[string]string{
+		"10.1.0.7:80": "exact exact 10.1.0.7:80", "10.1.0.8:80": "port port 10.1.0.8:80", "10.1.0.8:81": "rest virtual 10.1.0.8:81",
+	} {
+		if got := r.dial(t, netip.MustParseAddrPort(to)).ask(t); got != want {
+			t.Errorf("to %s: %q, want %q", to, got, want)
+		}
+	}
+}
+
+func TestNobodyTakesIt(t *testing.T) {
+	r := newRig(t, time.Hour)
+	l := listener("a", "10.0.0.1:1", nil)
+	r.reconcile(t, l)
+	c := r.dial(t, l.Addrs[0].IP)
+	if why := <-r.unmatched; !errors.Is(why, ErrNoChain) {
+		t.Errorf("%v, want ErrNoChain", why)
+	}
+	if _, err := c.Read(make([]byte, 1)); err == nil {
+		t.Error("the connection must be closed")
+	}
+}
+
+// A server that speaks first must not wait for a client that never will.
+func TestServerFirst(t *testing.T) {
+	r := newRig(t, time.Hour)
+	l := listener("a", "10.0.0.1:1", &config.FilterChain{Name: "tcp"})
+	l.TLSInspector, l.HTTPInspector = &config.Inspector{}, &config.Inspector{}
+	l.InspectTimeout, l.ContinueOnTimeout = time.Millisecond, true
+	greeted := make(chan struct{})
+	r.cfg.Serve = func(conn net.Conn, _ *filter.Conn, _ *config.FilterChain, _ <-chan struct{}) {
+		_, _ = io.WriteString(conn, "220 ready\n")
+		close(greeted)
+	}
+	r.reconcile(t, l)
+	if got := r.dial(t, l.Addrs[0].IP).line(t); got != "220 ready" {
+		t.Error(got)
+	}
+	<-greeted
+	// Without permission to go on, a silent client is closed.
+	strict := listener("b", "10.0.0.1:2", &config.FilterChain{Name: "tcp"})
+	strict.HTTPInspector, strict.InspectTimeout = &config.Inspector{}, time.Millisecond
+	r.reconcile(t, l, strict)
+	r.dial(t, strict.Addrs[0].IP)
+	if why := <-r.unmatched; !errors.Is(why, ErrSilent) {
+		t.Errorf("%v, want ErrSilent", why)
+	}
+}
+
+func TestADefectEndsOneConnectionAlone(t *testing.T) {
+	r := newRig(t, time.Hour)
+	l := listener("a", "10.0.0.1:1", &config.FilterChain{Name: "one"})
+	bad := true
+	r.cfg.Serve = func(conn net.Conn, f *filter.Conn, c *config.FilterChain, d <-chan struct{}) {
+		if bad {
+			bad = false
+			panic("defect")
+		}
+		answer(conn, f, c, d)
+	}
+	r.reconcile(t, l)
+	if _, err := r.dial(t, l.Addrs[0].IP).Read(make([]byte, 1)); err == nil {
+		t.Error("want the connection closed")
+	}
+	if got := r.dial(t, l.Addrs[0].IP).ask(t); !strings.HasPrefix(got, "one") {
+		t.Error(got)
+	}
+}
+
+func TestMaxConns(t *testing.T) {
+	r := newRig(t, time.Hour)
+	r.cfg.MaxConns = 1
+	l := listener("a", "10.0.0.1:1", &config.FilterChain{Name: "one"})
+	r.reconcile(t, l)
+	first := r.dial(t, l.Addrs[0].IP)
+	first.ask(t)
+	if _, err := r.dial(t, l.Addrs[0].IP).Read(make([]byte, 1)); err == nil {
+		t.Error("one connection too many must be closed")
+	}
+	first.ask(t)
+}
+
+func TestATakenPortIsNamed(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	m := New(Config{Serve: answer, Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(func() { m.Close(0) })
+	free := listener("free", "127.0.0.1:0", &config.FilterChain{Name: "free"})
+	err = m.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{listener("busy", taken.Addr().String(), nil), free}})
+	var inUse *netio.InUseError
+	if !errors.As(err, &inUse) || !strings.Contains(err.Error(), "listener busy") {
+		t.Errorf("%v, want who has the port", err)
+	}
+	if len(m.Addrs("free")) != 1 {
+		t.Error("one listener that cannot be opened must not keep another from serving")
+	}
+}
