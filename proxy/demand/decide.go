@@ -11,6 +11,7 @@ import (
 	"strconv"
 
 	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/wire/workload"
 )
 
@@ -43,19 +44,38 @@ type plan struct {
 	workload  *workload.Workload
 }
 
-// route is the route table that it needs; "" if none.
-func (p *plan) route() string {
-	if p.port == 0 || p.protocol == TCP || p.protocol == TLS {
-		return ""
+// need is what the data path must have for t, for as long as it is used.
+//
+// What is known to be HTTP needs its host's routes. For everything else the
+// listener of the address says which bytes go where: by what they are, by server
+// name, by weight. A destination by name has no such listener.
+func (p *plan) need(t target) (n config.Need) {
+	if !p.known || p.port == 0 {
+		return n
 	}
-	return net.JoinHostPort(string(p.host), strconv.Itoa(int(p.port)))
+	if p.protocol == HTTP || p.protocol == Unset {
+		n.Route = net.JoinHostPort(string(p.host), strconv.Itoa(int(p.port)))
+	}
+	if p.protocol != HTTP {
+		n.Cluster = p.cluster()
+		if t.host == "" {
+			n.Listener = t.addr.Addr().String() + "_" + strconv.Itoa(int(t.addr.Port()))
+		}
+	}
+	return n
 }
 
-// cluster is the cluster that takes its bytes, unless a route says otherwise; "" if none.
-func (p *plan) cluster() string {
-	if p.port == 0 {
-		return ""
+// early is what saves a round trip where the first answer names it, as most do:
+// it is wanted until the destination is ready.
+func (p *plan) early() (n config.Need) {
+	if p.known && p.protocol == HTTP && p.port != 0 {
+		n.Cluster = p.cluster()
 	}
+	return n
+}
+
+// cluster is where everything goes unless a route says otherwise.
+func (p *plan) cluster() string {
 	return mesh.ClusterName{Direction: mesh.Outbound, Port: int(p.port), Host: p.host}.String()
 }
 

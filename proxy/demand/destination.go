@@ -41,18 +41,29 @@ type Destination struct {
 	Workload *workload.Workload
 
 	// HTTP conducts what is HTTP; nil where nothing may be: Protocol TCP and TLS,
-	// and unknown destinations. TCP conducts all other bytes.
+	// and unknown destinations. TCP conducts all other bytes. Where there is a
+	// Listener, its chains decide instead.
 	HTTP *config.HTTP
 	TCP  *config.TCP
 
+	listener *config.ListenerRef // may be nil
 	plan     plan
 	template *config.OnDemand
-	route    string // wanted of the store, or ""
-	cluster  string // the same
+	need     config.Need // wanted of the store
+	early    config.Need // wanted until d is in force
 
 	clock *atomic.Int64 // nil: nobody counts
 	users atomic.Int64  // connections; below 0: gone
 	used  atomic.Int64  // when, by clock
+}
+
+// Listener returns the listener whose filter chains conduct connections to d, as
+// it is now; nil where HTTP and TCP do.
+func (d *Destination) Listener() *config.Listener {
+	if d.listener == nil {
+		return nil
+	}
+	return d.listener.Load()
 }
 
 // gone is what users holds once a destination is given up: no number of late

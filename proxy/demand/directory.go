@@ -16,7 +16,6 @@ import (
 	"github.com/meltemi/meltemi/mesh"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
-	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
 // Subscriptions is who asks the control plane: an xds.Subscriber, or a keep.Keeper before one.
@@ -25,11 +24,11 @@ type Subscriptions interface {
 	Unsubscribe(typeURL string, names ...string)
 }
 
-// A Store holds route tables and clusters: a config.Store.
+// A Store holds listeners, route tables and clusters: a config.Store.
 type Store interface {
-	Want(route, cluster string) (*config.RouteRef, *upstream.Ref)
-	Drop(route, cluster string)
-	Lacks(route, cluster string) (what string, err error)
+	Want(config.Need) config.Refs
+	Drop(config.Need)
+	Lacks(config.Need) (what string, err error)
 }
 
 // Config is how a Directory works. Begin with Defaults.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/wire/workload"
@@ -79,6 +80,44 @@ func TestOnlyWhatIsUsedIsHeld(t *testing.T) {
 	}
 	if s := r.Stats(); s.Destinations != used || s.Asked != used || s.Busy != 0 {
 		t.Errorf("%+v", s)
+	}
+}
+
+// Where a TCP service's bytes go is what its listener says, and that may change
+// without a connection going astray.
+func TestListenerDecides(t *testing.T) {
+	w := newWorld()
+	w.add(db)
+	canary := db.cluster("canary")
+	w.addCluster(canary)
+	w.addListener("10.1.0.2", 5432, db.cluster(""), canary)
+	w.delay[config.TypeCluster] = 2 * time.Millisecond
+	r := newRig(t, w, nil)
+	d := r.look(t, "10.1.0.2:5432")
+	if l := d.Listener(); l == nil || len(l.Default.TCP.Clusters) != 2 || ready(d) != "" {
+		t.Fatalf("%+v: %s", l, ready(d))
+	}
+	if d := r.look(t, "10.1.0.3:5432"); d.Listener() == nil || len(d.Listener().Default.TCP.Clusters) != 1 {
+		t.Error("the other address has no listener of its own")
+	}
+	for i := range 10 {
+		next := db.cluster(fmt.Sprintf("v%d", i))
+		w.addCluster(next)
+		w.addListener("10.1.0.2", 5432, next)
+		eventually(t, "the listener follows", func() bool {
+			if why := ready(d); why != "" {
+				t.Errorf("a connection finds %s", why)
+			}
+			return d.Listener().Default.TCP.Clusters[0].Cluster == next
+		})
+	}
+	w.take(config.TypeListener, "10.1.0.2_5432")
+	eventually(t, "without a listener the cluster of the port takes all", func() bool { return d.Listener() == nil })
+	if ready(d) != "" || d.TCP.Clusters[0].Cluster != db.cluster("") {
+		t.Errorf("%+v: %s", d.TCP, ready(d))
+	}
+	if n := len(r.store.Snapshot().Listeners); n != 0 {
+		t.Errorf("%d listeners in the snapshot", n)
 	}
 }
 

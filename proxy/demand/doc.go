@@ -22,7 +22,8 @@
 // How a destination is found, in three round trips:
 //
 //	istio.workload.Address "network/ip"   what is it? A service, with ports and protocols
-//	RouteConfiguration "host:port" and
+//	RouteConfiguration "host:port", or
+//	Listener "ip_port", and with either
 //	Cluster "outbound|port||host"         asked for together, by Store.Want
 //	ClusterLoadAssignment                 asked for by the store, as for every cluster
 //

@@ -80,7 +80,7 @@ func (d *Directory) advanceLocked(e *entry) {
 		return
 	default:
 		d.prepareLocked(e, p, tmpl)
-		if e.missing, e.err = d.cfg.Store.Lacks(e.next.route, e.next.cluster); e.missing == "" && e.err == nil {
+		if e.missing, e.err = d.lacksLocked(e.next); e.missing == "" && e.err == nil {
 			d.publishLocked(e)
 			return
 		}
@@ -109,20 +109,19 @@ func (d *Directory) prepareLocked(e *entry, p plan, tmpl *config.OnDemand) {
 		plan: p, template: tmpl, clock: &d.clock, TCP: tmpl.TCP,
 	}
 	n.used.Store(d.clock.Load())
-	if p.known && p.port != 0 {
-		// Of a port that speaks HTTP the cluster is wanted only for the time being: it
-		// saves a round trip where the table names it, as most do.
-		n.route, n.cluster = p.route(), p.cluster()
-		table, ref := d.cfg.Store.Want(n.route, n.cluster)
-		if p.protocol != HTTP {
-			t := *tmpl.TCP
-			t.StatPrefix, t.Total = n.cluster, 0
-			t.Clusters = []config.Weighted{{Cluster: n.cluster, Ref: ref}}
-			n.TCP = &t
+	if n.need = p.need(e.target); n.need != (config.Need{}) {
+		refs := d.cfg.Store.Want(n.need)
+		n.listener = refs.Listener
+		if n.need.Cluster != "" {
+			n.TCP = tmpl.TCP.For(refs.Cluster)
+			n.TCP.StatPrefix = n.need.Cluster
 		}
-		if n.route != "" {
-			n.HTTP = d.manageLocked(n.route, table, tmpl)
+		if n.need.Route != "" {
+			n.HTTP = d.manageLocked(refs.Routes, tmpl)
 		}
+	}
+	if n.early = p.early(); n.early != (config.Need{}) {
+		d.cfg.Store.Want(n.early)
 	}
 	d.discardLocked(e)
 	e.next = n
@@ -132,9 +131,9 @@ func (d *Directory) prepareLocked(e *entry, p plan, tmpl *config.OnDemand) {
 func (d *Directory) publishLocked(e *entry) {
 	n, old := e.next, e.cur.Load()
 	e.next = nil
-	if n.Protocol == HTTP && n.cluster != "" {
-		d.cfg.Store.Drop("", n.cluster)
-		n.cluster = ""
+	if n.early != (config.Need{}) {
+		d.cfg.Store.Drop(n.early)
+		n.early = config.Need{}
 	}
 	if old != nil {
 		n.used.Store(old.used.Load())
@@ -198,11 +197,22 @@ func (d *Directory) removeLocked(e *entry) bool {
 // releaseLocked takes back what n wanted of the store.
 func (d *Directory) releaseLocked(n *Destination) {
 	if n.HTTP != nil {
-		d.unmanageLocked(n.route)
+		d.unmanageLocked(n.need.Route)
 	}
-	if n.route != "" || n.cluster != "" {
-		d.cfg.Store.Drop(n.route, n.cluster)
+	for _, need := range [...]config.Need{n.need, n.early} {
+		if need != (config.Need{}) {
+			d.cfg.Store.Drop(need)
+		}
 	}
+}
+
+// lacksLocked says what n waits for. What is only wanted early is not waited for:
+// routes may lead elsewhere.
+func (d *Directory) lacksLocked(n *Destination) (string, error) {
+	if n.need == (config.Need{}) {
+		return "", nil
+	}
+	return d.cfg.Store.Lacks(n.need)
 }
 
 // A manager is the connection manager of one route table, which destinations
@@ -213,17 +223,15 @@ type manager struct {
 	users    int
 }
 
-func (d *Directory) manageLocked(route string, table *config.RouteRef, tmpl *config.OnDemand) *config.HTTP {
-	m := d.managers[route]
+func (d *Directory) manageLocked(routes *config.RouteRef, tmpl *config.OnDemand) *config.HTTP {
+	m := d.managers[routes.Name()]
 	if m == nil {
 		m = &manager{}
-		d.managers[route] = m
+		d.managers[routes.Name()] = m
 	}
 	m.users++
-	if m.template != tmpl || m.http.Routes != table {
-		h := *tmpl.HTTP
-		h.Routes, h.RouteName = table, route
-		m.http, m.template = &h, tmpl
+	if m.template != tmpl || m.http.Routes != routes {
+		m.http, m.template = tmpl.HTTP.For(routes), tmpl
 	}
 	return m.http
 }

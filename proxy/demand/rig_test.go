@@ -19,12 +19,15 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/test/bufconn"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meltemi/meltemi/mesh"
 	"github.com/meltemi/meltemi/proxy/config"
@@ -125,7 +128,7 @@ func (w *world) subscribed(typeURL string) []string {
 func (w *world) Open(context.Context, *xds.Client) (xds.Feed, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	f := &worldFeed{w: w, names: map[string]map[string]bool{}, all: map[string]bool{}, begun: map[string]bool{}, ready: make(chan struct{}, 1)}
+	f := &worldFeed{w: w, names: map[string]map[string]bool{}, begun: map[string]bool{}, ready: make(chan struct{}, 1)}
 	w.feeds[f] = true
 	return f, nil
 }
@@ -133,14 +136,13 @@ func (w *world) Open(context.Context, *xds.Client) (xds.Feed, error) {
 type worldFeed struct {
 	w     *world
 	names map[string]map[string]bool
-	all   map[string]bool
 	begun map[string]bool
 	queue []*xds.Update
 	ready chan struct{}
 }
 
 func (f *worldFeed) wants(typeURL string, r xds.Resource) bool {
-	return f.all[typeURL] || f.names[typeURL][r.Name] || slices.ContainsFunc(r.Aliases, func(a string) bool { return f.names[typeURL][a] })
+	return f.names[typeURL][r.Name] || slices.ContainsFunc(r.Aliases, func(a string) bool { return f.names[typeURL][a] })
 }
 
 func (f *worldFeed) push(u *xds.Update) {
@@ -159,7 +161,7 @@ func (f *worldFeed) Subscribe(typeURL string, add, remove []string, wildcard boo
 		f.names[typeURL] = map[string]bool{}
 	}
 	u := &xds.Update{TypeURL: typeURL, Full: !f.begun[typeURL]}
-	f.begun[typeURL], f.all[typeURL] = true, wildcard
+	f.begun[typeURL] = true
 	for _, n := range remove {
 		delete(f.names[typeURL], n)
 		if wildcard { // what only the name kept goes
@@ -262,6 +264,11 @@ func (w *world) add(s service) {
 	}
 	w.addCluster(s.cluster(""))
 	w.addRoute(s.route(), s.cluster(""))
+	for _, v := range s.vips {
+		if s.proto != workload.AppProtocol_HTTP11 {
+			w.addListener(v, s.port, s.cluster(""))
+		}
+	}
 	w.put(TypeAddress, s.address(), &workload.Address{Type: &workload.Address_Service{Service: m}}, aliases...)
 }
 
@@ -278,6 +285,25 @@ func (w *world) addRoute(name string, clusters ...string) {
 		})
 	}
 	w.put(config.TypeRoute, name, m)
+}
+
+// addListener sends the bytes of an address to clusters in equal parts.
+func (w *world) addListener(ip string, port uint32, clusters ...string) {
+	weighted := &tcpproxyv3.TcpProxy_WeightedCluster{}
+	for _, c := range clusters {
+		weighted.Clusters = append(weighted.Clusters, &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: c, Weight: 1})
+	}
+	tcp := packed("", &tcpproxyv3.TcpProxy{StatPrefix: "tcp", ClusterSpecifier: &tcpproxyv3.TcpProxy_WeightedClusters{WeightedClusters: weighted}})
+	name := fmt.Sprintf("%s_%d", ip, port)
+	w.put(config.TypeListener, name, &listenerv3.Listener{
+		Name: name, BindToPort: wrapperspb.Bool(false),
+		Address: &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+			Address: ip, PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: port},
+		}}},
+		DefaultFilterChain: &listenerv3.FilterChain{Name: "rest", Filters: []*listenerv3.Filter{{
+			Name: "tcp", ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: tcp.Body},
+		}}},
+	})
 }
 
 func (w *world) addCluster(name string) {
@@ -367,6 +393,7 @@ func newRig(t testing.TB, w *world, tune func(*Config)) *rig {
 		MinBackoff: 10 * time.Millisecond, MaxBackoff: 50 * time.Millisecond, Connected: r.Connected,
 	}, r.Handler(r.store))
 	r.client.Subscribe(config.TypeCluster)
+	r.client.Subscribe(config.TypeListener)
 	tasks.Go(func() { _ = r.client.Run(ctx) })
 	tasks.Go(func() { _ = r.Run(ctx) })
 	return r
@@ -389,7 +416,7 @@ func wantedBy(to func() Subscriptions) func(config.Wanted) {
 			next, prev []string
 		}{
 			{config.TypeCluster, w.Clusters, was.Clusters}, {config.TypeEndpoint, w.Endpoints, was.Endpoints},
-			{config.TypeRoute, w.Routes, was.Routes},
+			{config.TypeRoute, w.Routes, was.Routes}, {config.TypeListener, w.Listeners, was.Listeners},
 		} {
 			if add := without(t.next, t.prev); len(add) > 0 {
 				to().Subscribe(t.typeURL, add...)
@@ -428,7 +455,14 @@ func ready(d *Destination) string {
 			}
 		}
 	}
-	if d.Known && d.Protocol != HTTP {
+	if l := d.Listener(); l != nil && l.Default.TCP != nil {
+		for _, c := range l.Default.TCP.Clusters {
+			if c.Ref.Load() == nil {
+				return "no cluster " + c.Cluster + " of the listener"
+			}
+		}
+	}
+	if d.Known && d.Protocol != HTTP && d.Port != 0 {
 		if ref := d.TCP.Pick(0); ref.Load() == nil {
 			return "no cluster " + ref.Name()
 		}
