@@ -8,11 +8,14 @@
 //
 //	mesh.go      Mesh: start, configure, add workloads
 //	bookshop.go  the sample application on it
+//	tap.go       what passes on the wire
+//	envoy.go     a real Envoy in the place of our proxy
 //	traffic.go   callers that never try again, and loads of them
 package mesh
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"log/slog"
@@ -29,6 +32,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/certs"
 	"github.com/meltemi/meltemi/control"
 	"github.com/meltemi/meltemi/control/ca"
 	"github.com/meltemi/meltemi/mesh"
@@ -47,6 +51,10 @@ type Mesh struct {
 	done    chan struct{}
 
 	Log slog.Level
+	// CertLifetime of every workload's certificate; 0: a day.
+	CertLifetime time.Duration
+	// Envoy says which workloads get a real Envoy as their proxy; nil: none.
+	Envoy func(name string) bool
 }
 
 // next is the port tried next, below the range from which the kernel takes
@@ -72,14 +80,25 @@ func Free(t testing.TB) netip.AddrPort {
 // Start runs a control plane over an empty folder.
 func Start(t testing.TB) *Mesh {
 	t.Helper()
+	m := newMesh(t)
+	m.begin()
+	return m
+}
+
+func newMesh(t testing.TB) *Mesh {
+	t.Helper()
 	noLeaks(t)
 	m := &Mesh{t: t, Folder: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), Addr: Free(t), Log: slog.LevelError}
 	if testing.Verbose() {
 		m.Log = slog.LevelWarn
 	}
-	m.StartControl()
-	t.Cleanup(m.StopControl)
 	return m
+}
+
+func (m *Mesh) begin() {
+	m.t.Helper()
+	m.StartControl()
+	m.t.Cleanup(m.StopControl)
 }
 
 // StartControl starts the control plane, again after StopControl.
@@ -87,6 +106,7 @@ func (m *Mesh) StartControl() {
 	m.t.Helper()
 	cfg := control.Defaults()
 	cfg.State, cfg.Folders, cfg.XDS, cfg.Monitoring = m.state, []string{m.Folder}, []netip.AddrPort{m.Addr}, netip.AddrPort{}
+	cfg.CertLifetime = m.CertLifetime
 	cfg.Log = logs.New(os.Stderr, logs.Config{Level: m.Log}).Logger
 	c, err := control.New(cfg)
 	if err != nil {
@@ -140,6 +160,12 @@ type Workload struct {
 	Account string
 	// App is where the application listens; not valid: it only calls others.
 	App netip.AddrPort
+	// Protocol of App; HTTP unless set.
+	Protocol string
+	// Reach is where callers are told to go: Inbound, unless something stands before it.
+	Reach netip.AddrPort
+	// Egress is the egress part of its Sidecar, YAML; everything unless set.
+	Egress string
 	// Inbound is where the sidecar listens for callers, Proxy where for the
 	// application's own requests (HTTP_PROXY), Admin its admin pages.
 	Inbound, Proxy, Admin netip.AddrPort
@@ -156,6 +182,10 @@ func (m *Mesh) Join(w *Workload) {
 	cfg.Node.Workload = w.Name
 	cfg.Node.NoCapture, cfg.Node.HTTPProxyPort = true, w.Proxy.Port()
 	cfg.Admin = w.Admin
+	if m.Envoy != nil && m.Envoy(w.Name) {
+		w.Stop = m.runEnvoy(cfg, envoyMeta(cfg))
+		return
+	}
 	w.Sidecar, w.Stop = m.run(cfg)
 }
 
@@ -165,6 +195,9 @@ func (m *Mesh) register(w *Workload) {
 		if !a.IsValid() {
 			*a = Free(m.t)
 		}
+	}
+	if !w.Reach.IsValid() {
+		w.Reach = w.Inbound
 	}
 	labels := ""
 	for k, v := range w.Labels {
@@ -180,8 +213,23 @@ spec:
   serviceAccount: %s
   labels:
 %s    security.istio.io/tlsMode: istio
-`, w.Name, w.Inbound.Port(), w.Inbound.Port(), w.Inbound.Port(), w.Account, labels)
+`, w.Name, w.Reach.Port(), w.Reach.Port(), w.Reach.Port(), w.Account, labels)
+	ingress, egress, protocol := "", "  - hosts: [\"*/*\"]\n", "HTTP"
+	if w.Protocol != "" {
+		protocol = w.Protocol
+	}
 	if w.App.IsValid() {
+		ingress = fmt.Sprintf(`  ingress:
+  - port: {number: %d, name: in, protocol: %s}
+    bind: 127.0.0.1
+    captureMode: NONE
+    defaultEndpoint: %s
+`, w.Inbound.Port(), protocol, w.App)
+	}
+	if w.Egress != "" {
+		egress = w.Egress
+	}
+	if w.App.IsValid() || w.Egress != "" {
 		text += fmt.Sprintf(`---
 apiVersion: networking.istio.io/v1
 kind: Sidecar
@@ -190,14 +238,8 @@ metadata:
 spec:
   workloadSelector:
     labels:
-%s  ingress:
-  - port: {number: %d, name: http, protocol: HTTP}
-    bind: 127.0.0.1
-    captureMode: NONE
-    defaultEndpoint: %s
-  egress:
-  - hosts: ["*/*"]
-`, w.Name, strings.ReplaceAll("  "+labels, "\n    ", "\n      "), w.Inbound.Port(), w.App)
+%s%s  egress:
+%s`, w.Name, strings.ReplaceAll("  "+labels, "\n    ", "\n      "), ingress, egress)
 	}
 	m.Write("workload-"+w.Name+".yaml", text)
 }
@@ -210,18 +252,65 @@ func (m *Mesh) Gateway(labels map[string]string) *Workload {
 	cfg.Node.Role, cfg.Node.Name, cfg.Node.Labels = mesh.Router, w.Name, labels
 	cfg.Node.Workload = "istio-ingressgateway"
 	cfg.Admin = w.Admin
+	if m.Envoy != nil && m.Envoy(w.Name) {
+		w.Stop = m.runEnvoy(cfg, envoyMeta(cfg))
+		return w
+	}
 	w.Sidecar, w.Stop = m.run(cfg)
 	return w
 }
 
-func (m *Mesh) proxyConfig(account string) proxy.Config {
+// Service declares a service for workloads that carry app: name.
+func (m *Mesh) Service(name string, port int, portName string) {
 	m.t.Helper()
-	token, _, err := m.Control.Authority().Tokens().Issue(ca.ForIdentity(mesh.Identity{
-		TrustDomain: mesh.DefaultTrustDomain, Namespace: "default", ServiceAccount: mesh.ServiceAccount(account),
-	}), time.Hour)
+	m.Write("service-"+name+".yaml", fmt.Sprintf(`apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: default}
+spec:
+  ports: [{port: %d, name: %s, targetPort: %s}]
+  selector: {app: %[1]s}
+`, name, port, portName, strings.SplitN(portName, "-", 2)[0]))
+}
+
+func identity(account string) mesh.Identity {
+	return mesh.Identity{TrustDomain: mesh.DefaultTrustDomain, Namespace: "default", ServiceAccount: mesh.ServiceAccount(account)}
+}
+
+func (m *Mesh) token(account string) string {
+	m.t.Helper()
+	token, _, err := m.Control.Authority().Tokens().Issue(ca.ForIdentity(identity(account)), time.Hour)
 	if err != nil {
 		m.t.Fatal(err)
 	}
+	return token
+}
+
+// Certify has an identity of the mesh certified, for what stands outside it.
+func (m *Mesh) Certify(account string) *certs.Source {
+	m.t.Helper()
+	token, source := m.token(account), &certs.Source{}
+	authority, err := certs.NewCA(certs.CAConfig{
+		Target: m.Addr.String(), Token: func() (string, error) { return token, nil },
+		Roots: func() (*x509.CertPool, error) { return certs.ParseRoots(m.Control.Authority().RootPEM()) },
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_ = (&certs.Rotator{Identity: identity(account), Authority: authority, Source: source}).Run(ctx)
+	})
+	m.t.Cleanup(func() { cancel(); wg.Wait() })
+	if _, err := source.Wait(ctx); err != nil {
+		m.t.Fatal(err)
+	}
+	return source
+}
+
+func (m *Mesh) proxyConfig(account string) proxy.Config {
+	m.t.Helper()
+	token := m.token(account)
 	file := filepath.Join(m.t.TempDir(), "token")
 	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
 		m.t.Fatal(err)
