@@ -128,7 +128,7 @@ func TestRoutesChangeUnderLoad(t *testing.T) {
 		w.addCluster(subset)
 		w.addRoute(web.route(), subset)
 		eventually(t, "the new table", func() bool {
-			table := d.HTTP.Routes.Load()
+			table := d.HTTP.HTTP.Routes.Load()
 			return table != nil && table.Clusters()[0] == subset
 		})
 	}

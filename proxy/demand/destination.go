@@ -43,18 +43,43 @@ type Destination struct {
 	// HTTP conducts what is HTTP; nil where nothing may be: Protocol TCP and TLS,
 	// and unknown destinations. TCP conducts all other bytes. Where there is a
 	// Listener, its chains decide instead.
-	HTTP *config.HTTP
-	TCP  *config.TCP
+	HTTP *config.FilterChain
+	TCP  *config.FilterChain
 
 	listener *config.ListenerRef // may be nil
 	plan     plan
-	template *config.OnDemand
+	template *template
 	need     config.Need // wanted of the store
 	early    config.Need // wanted until d is in force
 
 	clock *atomic.Int64 // nil: nobody counts
 	users atomic.Int64  // connections; below 0: gone
 	used  atomic.Int64  // when, by clock
+}
+
+// A template is what destinations are made of.
+type template struct {
+	chain   *config.FilterChain // the one with OnDemand
+	unknown *config.FilterChain // the chain of destinations that are nobody's
+}
+
+func newTemplate(chain *config.FilterChain) *template {
+	t := &template{chain: chain}
+	t.unknown = t.tcp(chain.OnDemand.TCP)
+	return t
+}
+
+// tcp is the chain for bytes. It keeps the name, the match and what looks on.
+func (t *template) tcp(tcp *config.TCP) *config.FilterChain {
+	c := *t.chain
+	c.OnDemand, c.TCP = nil, tcp
+	return &c
+}
+
+func (t *template) http(routes *config.RouteRef) *config.FilterChain {
+	c := *t.chain
+	c.OnDemand, c.HTTP = nil, t.chain.OnDemand.HTTP.For(routes)
+	return &c
 }
 
 // Listener returns the listener whose filter chains conduct connections to d, as

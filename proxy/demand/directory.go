@@ -78,7 +78,7 @@ type Directory struct {
 	cfg      Config
 	byAddr   shards[netip.AddrPort]
 	byHost   shards[hostPort]
-	template atomic.Pointer[config.OnDemand]
+	template atomic.Pointer[template]
 	known    atomic.Pointer[Known]
 	clock    atomic.Int64  // nanoseconds; moves once a second
 	refresh  chan struct{} // the template has changed
@@ -125,12 +125,14 @@ func New(cfg Config) (*Directory, error) {
 	return d, nil
 }
 
-// SetTemplate sets what destinations are made of: the OnDemand chain of the
-// outbound listener; nil while there is none. Destinations follow it.
-func (d *Directory) SetTemplate(t *config.OnDemand) {
-	if d.template.Swap(t) == t {
-		return
+// SetTemplate sets what destinations are made of: the chain of the outbound
+// listener that is OnDemand; nil while there is none. Destinations follow it.
+func (d *Directory) SetTemplate(chain *config.FilterChain) {
+	was := d.template.Load()
+	if chain == nil || was != nil && was.chain == chain {
+		return // without a listener nothing can be called; what is known stays
 	}
+	d.template.Store(newTemplate(chain))
 	select {
 	case d.refresh <- struct{}{}:
 	default:
@@ -257,5 +259,5 @@ func (d *Directory) answer(t target, found *Destination, f *fault.Fault) (*Desti
 	if tmpl == nil || f.Err == errRefused || d.within(t) {
 		return nil, f
 	}
-	return &Destination{TCP: tmpl.TCP}, nil
+	return &Destination{TCP: tmpl.unknown}, nil
 }

@@ -24,7 +24,7 @@ func TestFirstUse(t *testing.T) {
 	w.add(mixed)
 	r := newRig(t, w, nil)
 	d := r.look(t, "10.1.0.1:80")
-	if !d.Known || d.Protocol != HTTP || string(d.Host) != web.host || d.Namespace != ns || d.Port != 80 || d.HTTP.RouteName != web.route() {
+	if !d.Known || d.Protocol != HTTP || string(d.Host) != web.host || d.Namespace != ns || d.Port != 80 || d.HTTP.HTTP.RouteName != web.route() {
 		t.Errorf("web: %+v", d)
 	}
 	if why := ready(d); why != "" {
@@ -34,7 +34,7 @@ func TestFirstUse(t *testing.T) {
 		t.Error("the second connection got another destination")
 	}
 	d = r.look(t, "10.1.0.2:5432")
-	if !d.Known || d.Protocol != TCP || d.HTTP != nil || d.TCP.Clusters[0].Cluster != db.cluster("") {
+	if !d.Known || d.Protocol != TCP || d.HTTP != nil || d.TCP.TCP.Clusters[0].Cluster != db.cluster("") {
 		t.Errorf("db: %+v", d)
 	}
 	if why := ready(d); why != "" {
@@ -44,7 +44,7 @@ func TestFirstUse(t *testing.T) {
 		t.Errorf("mixed: %+v: %s", d, ready(d))
 	}
 	for _, nobody := range []string{"10.1.0.1:81", "192.0.2.1:80"} {
-		if d = r.look(t, nobody); d.Known || d.HTTP != nil || d.TCP != r.tmpl.TCP {
+		if d = r.look(t, nobody); d.Known || d.HTTP != nil || d.TCP.TCP != r.chain.OnDemand.TCP {
 			t.Errorf("%s: %+v", nobody, d)
 		}
 	}
@@ -113,7 +113,7 @@ func TestListenerDecides(t *testing.T) {
 	}
 	w.take(config.TypeListener, "10.1.0.2_5432")
 	eventually(t, "without a listener the cluster of the port takes all", func() bool { return d.Listener() == nil })
-	if ready(d) != "" || d.TCP.Clusters[0].Cluster != db.cluster("") {
+	if ready(d) != "" || d.TCP.TCP.Clusters[0].Cluster != db.cluster("") {
 		t.Errorf("%+v: %s", d.TCP, ready(d))
 	}
 	if n := len(r.store.Snapshot().Listeners); n != 0 {
@@ -187,7 +187,7 @@ func TestHeadless(t *testing.T) {
 	pod("10.3.0.2", map[string]*workload.PortList{web.address(): ports(80, 8080)})
 	r := newRig(t, w, nil)
 	d := r.look(t, "10.3.0.1:7000")
-	if !d.Known || string(d.Host) != peers.host || d.HTTP.RouteName != peers.route() || d.Workload.GetName() != "10.3.0.1" || ready(d) != "" {
+	if !d.Known || string(d.Host) != peers.host || d.HTTP.HTTP.RouteName != peers.route() || d.Workload.GetName() != "10.3.0.1" || ready(d) != "" {
 		t.Errorf("a member of a headless service: %+v: %s", d, ready(d))
 	}
 	if d = r.look(t, "10.3.0.1:7001"); d.Known || d.Workload == nil {
@@ -258,11 +258,11 @@ func TestTemplateIsFollowed(t *testing.T) {
 	w.add(web)
 	r := newRig(t, w, nil)
 	before := r.look(t, "10.1.0.1:80")
-	next := &config.OnDemand{HTTP: &config.HTTP{StatPrefix: "other"}, TCP: r.tmpl.TCP}
-	r.SetTemplate(next)
+	r.SetTemplate(nil) // there is none for a moment
+	r.SetTemplate(&config.FilterChain{OnDemand: &config.OnDemand{HTTP: &config.HTTP{StatPrefix: "other"}, TCP: r.chain.OnDemand.TCP}})
 	eventually(t, "the destination is made of the new template", func() bool {
 		d := r.look(t, "10.1.0.1:80")
-		return d != before && d.HTTP.StatPrefix == "other" && d.HTTP.Routes == before.HTTP.Routes
+		return d != before && d.HTTP.HTTP.StatPrefix == "other" && d.HTTP.HTTP.Routes == before.HTTP.HTTP.Routes
 	})
 }
 

@@ -100,21 +100,21 @@ func (e *entry) resolve() {
 }
 
 // prepareLocked makes e.next by p, and has the store want what it needs.
-func (d *Directory) prepareLocked(e *entry, p plan, tmpl *config.OnDemand) {
+func (d *Directory) prepareLocked(e *entry, p plan, tmpl *template) {
 	if e.next != nil && e.next.plan == p && e.next.template == tmpl {
 		return
 	}
 	n := &Destination{
 		Known: p.known, Protocol: p.protocol, Host: p.host, Namespace: p.namespace, Port: p.port, Service: p.service, Workload: p.workload,
-		plan: p, template: tmpl, clock: &d.clock, TCP: tmpl.TCP,
+		plan: p, template: tmpl, clock: &d.clock, TCP: tmpl.unknown,
 	}
 	n.used.Store(d.clock.Load())
 	if n.need = p.need(e.target); n.need != (config.Need{}) {
 		refs := d.cfg.Store.Want(n.need)
 		n.listener = refs.Listener
 		if n.need.Cluster != "" {
-			n.TCP = tmpl.TCP.For(refs.Cluster)
-			n.TCP.StatPrefix = n.need.Cluster
+			n.TCP = tmpl.tcp(tmpl.chain.OnDemand.TCP.For(refs.Cluster))
+			n.TCP.TCP.StatPrefix = n.need.Cluster
 		}
 		if n.need.Route != "" {
 			n.HTTP = d.manageLocked(refs.Routes, tmpl)
@@ -215,25 +215,25 @@ func (d *Directory) lacksLocked(n *Destination) (string, error) {
 	return d.cfg.Store.Lacks(n.need)
 }
 
-// A manager is the connection manager of one route table, which destinations
-// of several addresses share.
+// A manager is the chain for one route table, which destinations of several
+// addresses share.
 type manager struct {
-	http     *config.HTTP
-	template *config.OnDemand
+	chain    *config.FilterChain
+	template *template
 	users    int
 }
 
-func (d *Directory) manageLocked(routes *config.RouteRef, tmpl *config.OnDemand) *config.HTTP {
+func (d *Directory) manageLocked(routes *config.RouteRef, tmpl *template) *config.FilterChain {
 	m := d.managers[routes.Name()]
 	if m == nil {
 		m = &manager{}
 		d.managers[routes.Name()] = m
 	}
 	m.users++
-	if m.template != tmpl || m.http.Routes != routes {
-		m.http, m.template = tmpl.HTTP.For(routes), tmpl
+	if m.template != tmpl || m.chain.HTTP.Routes != routes {
+		m.chain, m.template = tmpl.http(routes), tmpl
 	}
-	return m.http
+	return m.chain
 }
 
 func (d *Directory) unmanageLocked(route string) {

@@ -329,7 +329,7 @@ type rig struct {
 	store  *config.Store
 	set    *upstream.Set
 	client *xds.Subscriber
-	tmpl   *config.OnDemand
+	chain  *config.FilterChain
 
 	stopServer func()
 	startIt    func()
@@ -377,11 +377,11 @@ func newRig(t testing.TB, w *world, tune func(*Config)) *rig {
 	if r.Directory, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
-	r.tmpl = &config.OnDemand{
+	r.chain = &config.FilterChain{Name: "on-demand", OnDemand: &config.OnDemand{
 		HTTP: &config.HTTP{StatPrefix: "outbound"},
 		TCP:  &config.TCP{Clusters: []config.Weighted{{Cluster: mesh.ClusterPassthrough, Ref: r.set.Ref(mesh.ClusterPassthrough)}}},
-	}
-	r.SetTemplate(r.tmpl)
+	}}
+	r.SetTemplate(r.chain)
 	r.client = xds.NewClient(xds.ClientConfig{
 		Target: "passthrough:world", Node: &corev3.Node{Id: "sidecar~10.0.0.1~web.shop~shop.svc.cluster.local"},
 		Options: []grpc.DialOption{grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
@@ -445,7 +445,7 @@ func (r *rig) look(t testing.TB, addr string) *Destination {
 // ready says whether traffic to d finds what it needs, and what not.
 func ready(d *Destination) string {
 	if d.HTTP != nil {
-		table := d.HTTP.Routes.Load()
+		table := d.HTTP.HTTP.Routes.Load()
 		if table == nil {
 			return "no table"
 		}
@@ -463,7 +463,7 @@ func ready(d *Destination) string {
 		}
 	}
 	if d.Known && d.Protocol != HTTP && d.Port != 0 {
-		if ref := d.TCP.Pick(0); ref.Load() == nil {
+		if ref := d.TCP.TCP.Pick(0); ref.Load() == nil {
 			return "no cluster " + ref.Name()
 		}
 	}
