@@ -251,6 +251,9 @@ type tree map[string]map[string]any
 func (t tree) Metadata(filter string) map[string]any { return t[filter] }
 
 func TestMatchingDoesNotAllocate(t *testing.T) {
+	if raced {
+		t.Skip("regexp's pools forget at random under the race detector")
+	}
 	r := &message.Request{Method: "GET", Authority: "shop", Path: "/a/b?c=d"}
 	r.Header.Add("x-one", "value")
 	h := Header{Name: "x-one", Test: HeaderString, Value: regex(t, "v.*e")}
