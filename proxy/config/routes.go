@@ -6,6 +6,7 @@ package config
 import (
 	"sync/atomic"
 
+	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
@@ -32,6 +33,7 @@ type RouteRef struct {
 	name     string
 	table    atomic.Pointer[RouteTable]
 	answered atomic.Bool
+	why      *fault.Fault // of NoRoutes
 }
 
 // Answered says whether the control plane has answered: with a table, or with
@@ -45,6 +47,16 @@ func FixedRoutes(name string, t *RouteTable) *RouteRef {
 	r.answered.Store(true)
 	return r
 }
+
+// NoRoutes returns a RouteRef that has no table, and never will: f says why.
+func NoRoutes(f *fault.Fault) *RouteRef {
+	r := &RouteRef{name: f.Object, why: f}
+	r.answered.Store(true)
+	return r
+}
+
+// Why says why there is no table, if that is known; else nil.
+func (r *RouteRef) Why() *fault.Fault { return r.why }
 
 // Name returns the name of the table.
 func (r *RouteRef) Name() string { return r.name }

@@ -71,6 +71,9 @@ func (x *exchange) act(permit filter.Permit) *fault.Fault {
 	d := &x.decision
 	switch {
 	case x.table == nil:
+		if f := x.conn.routes.Why(); f != nil {
+			return f
+		}
 		return x.site.faults.noTable
 	case d.Kind == route.ToLocation:
 		status, location := d.Location(x.Request)
