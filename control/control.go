@@ -79,6 +79,7 @@ type Control struct {
 	graph     *derive.Graph
 	gatherer  *source.Gatherer
 	objects   *source.Objects
+	statuses  *istioapi.Statuses
 	authority *ca.Authority
 	hub       *push.Hub
 	server    *xds.Server
@@ -117,6 +118,7 @@ func New(cfg Config) (*Control, error) {
 
 	c := &Control{
 		cfg: cfg, graph: g, gatherer: gatherer, objects: objects, authority: authority, metrics: telemetry.NewRegistry(telemetry.Config{}),
+		statuses: istioapi.Review(g, objects, cfg.Mesh, facts, wishes),
 	}
 	c.hub = push.New(g, push.Config{Ready: c.ready, Log: cfg.Log("push")}, forProxies(g, backend))
 	c.server = xds.NewServer(c.hub, xds.ServerConfig{Authenticate: authority.Authenticate, Log: cfg.Log("xds")})

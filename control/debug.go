@@ -6,7 +6,6 @@ package control
 import (
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strings"
 
 	"github.com/meltemi/meltemi/control/push"
@@ -34,6 +33,7 @@ func (c *Control) register(a *daemon.Admin) {
 	a.Handle("GET", "/metrics", "metrics for Prometheus", http.HandlerFunc(c.metricsPage))
 	a.Handle("GET", "/debug/syncz", "what each proxy was sent and made of it", http.HandlerFunc(c.synczPage))
 	a.Handle("GET", "/debug/problems", "what is wrong with the configuration", http.HandlerFunc(c.problemsPage))
+	a.Handle("GET", "/debug/conditions", "?object=KIND/NAMESPACE/NAME: what became of each object, and where it is in force", http.HandlerFunc(c.conditionsPage))
 	a.Handle("GET", "/debug/places", "?object=KIND/NAMESPACE/NAME&field=PATH: the file and line", http.HandlerFunc(c.placesPage))
 	a.Handle("GET", "/debug/derive", "results held and computed, by query", http.HandlerFunc(c.derivePage))
 }
@@ -69,16 +69,15 @@ func (c *Control) synczPage(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, all)
 }
 
-// Problems lists everything that is wrong with the configuration, by file and line.
+// Problems lists everything that is wrong with the configuration, by file and line: what each object
+// says by itself, and in the light of all others.
 func (c *Control) Problems() []Problem {
 	var found []source.Problem
-	c.graph.Read(func(ctx *derive.Context) {
-		for _, k := range c.objects.Problems.Keys(ctx) {
-			some, _ := c.objects.Problems.Get(ctx, k)
-			found = append(found, some...)
-		}
-	})
-	slices.SortStableFunc(found, source.Problem.Compare)
+	c.graph.Read(func(ctx *derive.Context) { found = c.statuses.Problems.Get(ctx, struct{}{}) })
+	return lines(found)
+}
+
+func lines(found []source.Problem) []Problem {
 	out := make([]Problem, 0, len(found))
 	for _, p := range found {
 		line := Problem{File: p.Place.File, Line: p.Place.Line, Field: p.Field, Severity: p.Severity.String(), Message: p.Message}
@@ -90,19 +89,25 @@ func (c *Control) Problems() []Problem {
 	return out
 }
 
+// parseKey reads KIND/NAMESPACE/NAME.
+func parseKey(s string) (source.Key, bool) {
+	parts := strings.SplitN(s, "/", 3)
+	if len(parts) != 3 {
+		return source.Key{}, false
+	}
+	return source.Key{Kind: source.Kind(parts[0]), Namespace: mesh.Namespace(parts[1]), Name: parts[2]}, true
+}
+
 func (c *Control) problemsPage(w http.ResponseWriter, _ *http.Request) { writeJSON(w, c.Problems()) }
 
 // placesPage says where an object, or a field of it, is written.
 func (c *Control) placesPage(w http.ResponseWriter, r *http.Request) {
-	parts := strings.SplitN(r.URL.Query().Get("object"), "/", 3)
-	if len(parts) != 3 {
+	key, ok := parseKey(r.URL.Query().Get("object"))
+	if !ok {
 		http.Error(w, "object: want KIND/NAMESPACE/NAME", http.StatusBadRequest)
 		return
 	}
-	origin := source.Origin{
-		Object: source.Key{Kind: source.Kind(parts[0]), Namespace: mesh.Namespace(parts[1]), Name: parts[2]},
-		Field:  r.URL.Query().Get("field"),
-	}
+	origin := source.Origin{Object: key, Field: r.URL.Query().Get("field")}
 	var place source.Place
 	c.graph.Read(func(ctx *derive.Context) { place = c.objects.Where(ctx, origin) })
 	if place.File == "" {

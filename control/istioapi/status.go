@@ -40,11 +40,21 @@ type reviewer struct {
 	wishes  *intent.Wishes
 	compiler
 	review *derive.Query[source.Key, []source.Problem]
+	about  *derive.Index[source.Key, string] // which problems are of an object: files, too, report them
 }
 
 // Review adds the queries to g.
 func Review(g *derive.Graph, o *source.Objects, s intent.Settings, facts *registry.Facts, wishes *intent.Wishes) *Statuses {
 	r := &reviewer{objects: o, facts: facts, wishes: wishes, compiler: compilerFor(s)}
+	r.about = derive.NewIndex(o.Problems, "problems by object", func(_ string, all []source.Problem) []source.Key {
+		var keys []source.Key
+		for i := range all {
+			if k := all[i].Object; !k.IsZero() && !slices.Contains(keys, k) {
+				keys = append(keys, k)
+			}
+		}
+		return keys
+	})
 	r.review = derive.NewQuery(g, "review", slices.Equal[[]source.Problem], r.one)
 	return &Statuses{
 		Of: derive.NewQuery(g, "status", func(a, b *Status) bool {
@@ -56,10 +66,14 @@ func Review(g *derive.Graph, o *source.Objects, s intent.Settings, facts *regist
 
 func (r *reviewer) status(c *derive.Context, k source.Key) *Status {
 	s := &Status{Accepted: true, InForce: r.exists(c, k)}
-	known, _ := r.objects.Problems.Get(c, k.String())
-	s.Problems = append(s.Problems, known...)
-	for _, p := range known {
-		s.Accepted = s.Accepted && p.Severity != source.Error
+	for _, about := range r.about.Get(c, k) {
+		known, _ := r.objects.Problems.Get(c, about)
+		for _, p := range known {
+			if p.Object == k {
+				s.Problems = append(s.Problems, p)
+				s.Accepted = s.Accepted && p.Severity != source.Error
+			}
+		}
 	}
 	s.Accepted = s.Accepted && s.InForce
 	if s.InForce {

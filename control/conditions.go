@@ -1,0 +1,155 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/meltemi/meltemi/control/push"
+	"github.com/meltemi/meltemi/control/source"
+	"github.com/meltemi/meltemi/derive"
+)
+
+// The states of an object, the worst that holds.
+const (
+	StateRefused  = "Refused"  // no version of it passed its check: nothing of it is in force
+	StateRejected = "Rejected" // a proxy refuses what was made of it
+	StateOutdated = "Outdated" // the newest version is refused, the last good one is in force
+	StatePending  = "Pending"  // some proxies have not confirmed yet
+	StateEnforced = "Enforced" // every proxy that it concerns has confirmed
+	StateUnused   = "Unused"   // it concerns no proxy that is connected
+)
+
+// A Condition is what became of an object: one line of /debug/conditions.
+type Condition struct {
+	Object string `json:"object"` // Kind/namespace/name
+	File   string `json:"file,omitempty"`
+	Line   int    `json:"line,omitempty"`
+	State  string `json:"state"`
+	// Concerned proxies have something made of the object; where Enforced, all of it.
+	Concerned int              `json:"concerned"`
+	Enforced  int              `json:"enforced"`
+	Waiting   []string         `json:"waiting,omitempty"` // nodes
+	Rejecting []push.Rejection `json:"rejecting,omitempty"`
+	Problems  []Problem        `json:"problems,omitempty"`
+}
+
+// Conditions says what became of every object that people write, by object.
+func (c *Control) Conditions() []Condition {
+	var out []Condition
+	c.graph.Read(func(ctx *derive.Context) {
+		for _, k := range c.written(ctx) {
+			s := c.statuses.Of.Get(ctx, k)
+			at := c.objects.Where(ctx, source.Origin{Object: k})
+			cond := Condition{Object: k.String(), File: at.File, Line: at.Line, Problems: lines(s.Problems)}
+			switch {
+			case !s.InForce:
+				cond.State = StateRefused
+			case !s.Accepted:
+				cond.State = StateOutdated
+			}
+			out = append(out, cond)
+		}
+	})
+	nodes := map[string]string{}
+	for _, s := range c.hub.Status() {
+		nodes[s.ID] = s.Node
+	}
+	for i := range out {
+		c.enforcement(&out[i], nodes)
+	}
+	return out
+}
+
+// enforcement adds what the proxies made of the object. It is asked outside of
+// any reading, since the hub reads by itself.
+func (c *Control) enforcement(cond *Condition, nodes map[string]string) {
+	k, ok := parseKey(cond.Object)
+	if !ok || cond.State == StateRefused {
+		return
+	}
+	e := c.hub.Enforcement(derive.Origin{Table: string(k.Kind), Key: k}, c.holds(k))
+	cond.Concerned, cond.Enforced, cond.Rejecting = e.Concerned, e.Enforced, e.Rejecting
+	for _, id := range e.Waiting {
+		cond.Waiting = append(cond.Waiting, nodes[id])
+	}
+	for i := range cond.Rejecting {
+		cond.Rejecting[i].Client = nodes[cond.Rejecting[i].Client]
+	}
+	switch {
+	case len(e.Rejecting) > 0:
+		cond.State = StateRejected
+	case cond.State == StateOutdated:
+	case len(e.Waiting) > 0:
+		cond.State = StatePending
+	case e.Concerned == 0 && e.Settled:
+		cond.State = StateUnused
+	case e.Concerned == 0:
+		cond.State = StatePending
+	default:
+		cond.State = StateEnforced
+	}
+}
+
+// written lists the objects that people write: those in force, and those of which
+// no version is.
+func (c *Control) written(ctx *derive.Context) []source.Key {
+	o := c.objects
+	keys := slices.Concat(
+		o.Services.Keys(ctx), o.VirtualServices.Keys(ctx), o.DestinationRules.Keys(ctx), o.Gateways.Keys(ctx), o.ServiceEntries.Keys(ctx),
+		o.WorkloadEntries.Keys(ctx), o.Sidecars.Keys(ctx), o.PeerAuthentications.Keys(ctx), o.AuthorizationPolicies.Keys(ctx),
+		o.Telemetries.Keys(ctx))
+	for _, about := range o.Problems.Keys(ctx) {
+		problems, _ := o.Problems.Get(ctx, about)
+		for i := range problems {
+			if k := problems[i].Object; !k.IsZero() {
+				keys = append(keys, k)
+			}
+		}
+	}
+	slices.SortFunc(keys, source.Key.Compare)
+	return slices.Compact(keys)
+}
+
+// holds are the results that proxies hold and that were made from the object.
+func (c *Control) holds(k source.Key) []*derive.Hold {
+	o := c.objects
+	switch k.Kind {
+	case source.KindService:
+		return o.Services.Holds(k)
+	case source.KindVirtualService:
+		return o.VirtualServices.Holds(k)
+	case source.KindDestinationRule:
+		return o.DestinationRules.Holds(k)
+	case source.KindGateway:
+		return o.Gateways.Holds(k)
+	case source.KindServiceEntry:
+		return o.ServiceEntries.Holds(k)
+	case source.KindWorkloadEntry:
+		return o.WorkloadEntries.Holds(k)
+	case source.KindSidecar:
+		return o.Sidecars.Holds(k)
+	case source.KindPeerAuthentication:
+		return o.PeerAuthentications.Holds(k)
+	case source.KindAuthorizationPolicy:
+		return o.AuthorizationPolicies.Holds(k)
+	case source.KindTelemetry:
+		return o.Telemetries.Holds(k)
+	}
+	return nil
+}
+
+// conditionsPage is all conditions, or ?object=KIND/NAMESPACE/NAME's.
+func (c *Control) conditionsPage(w http.ResponseWriter, r *http.Request) {
+	all := c.Conditions()
+	if want := r.URL.Query().Get("object"); want != "" {
+		all = slices.DeleteFunc(all, func(cond Condition) bool { return !strings.EqualFold(cond.Object, want) })
+	}
+	if all == nil {
+		all = []Condition{}
+	}
+	writeJSON(w, all)
+}

@@ -1,0 +1,71 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+package control
+
+import (
+	"encoding/json"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/meltemi/meltemi/control/envoy"
+)
+
+// becomes polls until the object's condition has a state.
+func (p *plane) becomes(t *testing.T, object, state string) Condition {
+	t.Helper()
+	var last Condition
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+		w := httptest.NewRecorder()
+		p.conditionsPage(w, httptest.NewRequest("GET", "/debug/conditions?object="+object, nil))
+		var all []Condition
+		if err := json.Unmarshal(w.Body.Bytes(), &all); err != nil {
+			t.Fatal(err)
+		}
+		if len(all) == 1 {
+			if last = all[0]; last.State == state {
+				return last
+			}
+		}
+	}
+	t.Fatalf("%s did not become %s: %+v", object, state, last)
+	return last
+}
+
+const routeToV1 = `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: details, namespace: default}
+spec:
+  hosts: [details]
+  http:
+  - route: [{destination: {host: details, subset: v1}}]
+`
+
+func TestConditionsFollowWhatHappens(t *testing.T) {
+	p := start(t)
+	p.writeBookshop(t)
+	p.write(t, "details-route.yaml", routeToV1)
+	const object = "VirtualService/default/details"
+	c := p.becomes(t, object, StateUnused) // nobody is there whom it could concern
+	if !strings.HasSuffix(c.File, "details-route.yaml") || c.Line != 1 {
+		t.Errorf("%+v", c)
+	}
+	side := p.connect(t, "sidecar", "productpage-v1", "bookinfo-productpage", "10.0.0.15", map[string]string{"app": "productpage"}, nil)
+	side.sub.Subscribe(envoy.TypeRoute, "9080")
+	if c = p.becomes(t, object, StateEnforced); c.Concerned != 1 || c.Enforced != 1 {
+		t.Errorf("%+v", c)
+	}
+
+	// A version that is refused leaves the last good one in force.
+	p.write(t, "details-route.yaml", strings.Replace(routeToV1, "http:", "htpp:", 1))
+	if c = p.becomes(t, object, StateOutdated); c.Enforced != 1 || len(c.Problems) == 0 {
+		t.Errorf("%+v", c)
+	}
+	// One that was never good is not in force at all.
+	p.write(t, "never.yaml", strings.ReplaceAll(strings.Replace(routeToV1, "http:", "htpp:", 1), "name: details,", "name: never,"))
+	if c = p.becomes(t, "VirtualService/default/never", StateRefused); c.Concerned != 0 || len(c.Problems) == 0 {
+		t.Errorf("%+v", c)
+	}
+}
