@@ -118,7 +118,7 @@ func TestPermit(t *testing.T) {
 
 func TestFlags(t *testing.T) {
 	for flags, want := range map[Flags]string{
-		0: "-", NoRouteFound: "NR", UpstreamRetryLimitExceeded | UpstreamConnectionFailure: "UF,URX",
+		0: "-", NoRouteFound: "NR", UpstreamRetryLimitExceeded | UpstreamConnectionFailure: "URX,UF",
 		UnconditionalDropOverload: "UDO", UpstreamRequestTimeout: "UT",
 	} {
 		if got := flags.String(); got != want {

@@ -9,9 +9,11 @@ import "math/bits"
 // of the ordinary about an exchange or a connection.
 type Flags uint32
 
-// The flags, in the order in which they are printed.
+// The flags, in the order in which they are printed: that in which Envoy usually
+// sets them.
 const (
-	FailedLocalHealthCheck Flags = 1 << iota
+	UpstreamRetryLimitExceeded Flags = 1 << iota
+	FailedLocalHealthCheck
 	NoHealthyUpstream
 	UpstreamRequestTimeout
 	LocalReset
@@ -26,7 +28,6 @@ const (
 	UnauthorizedExternalService
 	RateLimitServiceError
 	DownstreamConnectionTermination
-	UpstreamRetryLimitExceeded
 	StreamIdleTimeout
 	InvalidEnvoyRequestHeaders
 	DownstreamProtocolError
@@ -44,12 +45,12 @@ const (
 )
 
 var flagNames = [...]struct{ short, long string }{
-	{"LH", "FailedLocalHealthCheck"}, {"UH", "NoHealthyUpstream"}, {"UT", "UpstreamRequestTimeout"},
+	{"URX", "UpstreamRetryLimitExceeded"}, {"LH", "FailedLocalHealthCheck"}, {"UH", "NoHealthyUpstream"}, {"UT", "UpstreamRequestTimeout"},
 	{"LR", "LocalReset"}, {"UR", "UpstreamRemoteReset"}, {"UF", "UpstreamConnectionFailure"},
 	{"UC", "UpstreamConnectionTermination"}, {"UO", "UpstreamOverflow"}, {"NR", "NoRouteFound"},
 	{"DI", "DelayInjected"}, {"FI", "FaultInjected"}, {"RL", "RateLimited"},
 	{"UAEX", "UnauthorizedExternalService"}, {"RLSE", "RateLimitServiceError"},
-	{"DC", "DownstreamConnectionTermination"}, {"URX", "UpstreamRetryLimitExceeded"},
+	{"DC", "DownstreamConnectionTermination"},
 	{"SI", "StreamIdleTimeout"}, {"IH", "InvalidEnvoyRequestHeaders"}, {"DPE", "DownstreamProtocolError"},
 	{"UMSDR", "UpstreamMaxStreamDurationReached"}, {"RFCF", "ResponseFromCacheFilter"},
 	{"NFCF", "NoFilterConfigFound"}, {"DT", "DurationTimeout"}, {"UPE", "UpstreamProtocolError"},

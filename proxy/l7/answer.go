@@ -40,7 +40,7 @@ var answers = [...]reply{
 	fault.RefusedStream:    {503, "", "", "remote refused stream reset"},
 	fault.LocalReset:       {503, "", "", "local reset"},
 	fault.UpstreamProtocol: {502, "", "", "protocol error"},
-	fault.Timeout:          {504, "upstream_response_timeout", "upstream request timeout", ""},
+	fault.Timeout:          {504, "response_timeout", "upstream request timeout", ""},
 	fault.PerTryTimeout:    {504, "upstream_per_try_timeout", "upstream request timeout", ""},
 	fault.IdleTimeout:      {408, "stream_idle_timeout", "stream timeout", ""},
 	fault.Denied:           {403, "rbac_access_denied", "RBAC: access denied", ""},
@@ -60,7 +60,7 @@ const faultHeader = "x-meltemi-fault"
 // or nobody is there to read one, by breaking it off.
 func (x *exchange) fail(f *fault.Fault) {
 	x.Fault = f
-	x.Flags |= filter.FlagsOf(f)
+	x.Flags |= flagsOf(f)
 	if x.urx {
 		x.Flags |= filter.UpstreamRetryLimitExceeded
 	}
@@ -74,7 +74,7 @@ func (x *exchange) fail(f *fault.Fault) {
 		x.down.Abort(codeInternal)
 		return
 	}
-	x.Details = a.detailsOf(f)
+	x.Details = x.detailsOf(f, a)
 	if f.Kind == fault.ClientGone {
 		x.Response.Reset()
 		x.closing = true
@@ -97,10 +97,25 @@ func (x *exchange) fail(f *fault.Fault) {
 	x.answer()
 }
 
-func (a *reply) detailsOf(f *fault.Fault) string {
+// flagsOf are the response flags of a failed exchange. Envoy has fewer of them
+// for exchanges than for connections: what is wrong with a request has a flag
+// only if the codec found it out, and time that is over has none.
+func flagsOf(f *fault.Fault) filter.Flags {
+	switch {
+	case f.Kind == fault.MaxDuration, f.Kind == fault.BadRequest && f.Err == nil:
+		return 0
+	}
+	return filter.FlagsOf(f)
+}
+
+func (x *exchange) detailsOf(f *fault.Fault, a *reply) string {
 	switch {
 	case a.reset != "" && (f.Details == "" || f.Details == a.reset):
-		return "upstream_reset_before_response_started{" + underscored(a.reset) + "}"
+		reason := a.reset
+		if x.Upstream.Failure != "" {
+			reason += "|" + x.Upstream.Failure
+		}
+		return "upstream_reset_before_response_started{" + underscored(reason) + "}"
 	case f.Details != "":
 		return f.Details
 	}
@@ -137,7 +152,7 @@ func (x *exchange) bodyOf(f *fault.Fault, a *reply) string {
 	}
 	b.WriteString("reset reason: ")
 	b.WriteString(a.reset)
-	if x.Upstream.Failure != "" {
+	if strings.HasPrefix(x.Upstream.Failure, tlsFailure) { // nothing of addresses
 		b.WriteString(", transport failure reason: ")
 		b.WriteString(x.Upstream.Failure)
 	}
@@ -179,7 +194,9 @@ func (x *exchange) answer() {
 	if err == nil && body != "" {
 		if _, err = x.down.Write([]byte(body)); err == nil {
 			err = x.down.Finish(nil)
-			x.Sent += uint64(len(body))
+			if x.Request.Method != "HEAD" {
+				x.Sent += uint64(len(body))
+			}
 		}
 	}
 	if err != nil {

@@ -315,7 +315,7 @@ func TestBadRequests(t *testing.T) {
 		{"GET / HTTP/1.1\r\n\r\n", "400|DPE|", 400},
 		{"GET / HTTP/1.0\r\n\r\n", "426|DPE|low_version|", 426},
 		{"what\r\n\r\n", "400|DPE|http1.codec_error|", 400},
-		{"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("a: b\r\n", 20) + "\r\n", "431|DPE|request_headers_too_large|", 431},
+		{"GET / HTTP/1.1\r\nHost: a\r\n" + strings.Repeat("a: b\r\n", 20) + "\r\n", "431|DPE|http1.headers_too_large|", 431},
 		{"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n", "400|DPE|http1.codec_error|", 400},
 	} {
 		conn := r.dial()
@@ -332,7 +332,7 @@ func TestBadRequests(t *testing.T) {
 		}
 	}
 	lines := r.logged(5)
-	for i, want := range []string{"400|DPE|", "426|DPE|low_version|", "400|DPE|http1.codec_error|", "431|DPE|request_headers_too_large|", "400|DPE|http1.codec_error|"} {
+	for i, want := range []string{"400|DPE|", "426|DPE|low_version|", "400|DPE|http1.codec_error|", "431|DPE|http1.headers_too_large|", "400|DPE|http1.codec_error|"} {
 		if !strings.HasPrefix(lines[i], want) {
 			t.Errorf("log %q, want %q", lines[i], want)
 		}

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/meltemi/meltemi/message"
@@ -314,13 +316,19 @@ func isTimeout(err error) bool {
 	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &n) && n.Timeout()
 }
 
-// failureText is %UPSTREAM_TRANSPORT_FAILURE_REASON%.
+// tlsFailure begins the reason of a connection that failed in its handshake.
+const tlsFailure = "TLS_error: "
+
+// failureText is %UPSTREAM_TRANSPORT_FAILURE_REASON%: why a connection could not
+// be made, in Envoy's words where it has some.
 func failureText(f *fault.Fault) string {
-	switch f.Kind {
-	case fault.ConnectFailure, fault.ConnectTimeout:
-		if f.Err != nil {
-			return f.Err.Error()
-		}
+	if f.Kind != fault.ConnectFailure || f.Err == nil {
+		return ""
 	}
-	return ""
+	var errno syscall.Errno
+	if errors.As(f.Err, &errno) {
+		text := errno.Error()
+		return "delayed connect error: " + strings.ToUpper(text[:1]) + text[1:]
+	}
+	return tlsFailure + f.Err.Error()
 }

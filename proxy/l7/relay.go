@@ -126,6 +126,7 @@ func (x *exchange) finishHead() {
 		x.closing = true
 	}
 	x.Response.Close = x.closing
+	x.Response.Reason = "" // the codec knows what to call it
 	x.WireSent = uint64(fieldBytes(h) + len("HTTP/1.1 200 OK\r\n\r\n"))
 }
 

@@ -122,10 +122,10 @@ func (x *exchange) badRequest(err error) {
 	var bad *http1.Error
 	switch {
 	case errors.As(err, &bad):
-		f.Status = bad.Status
+		f.Status, f.Body = bad.Status, http1.ReasonPhrase(bad.Status)
 		switch {
 		case bad.Kind == http1.TooLarge:
-			f.Kind, f.Details, f.Hint = fault.TooLarge, "request_headers_too_large", "max_request_headers_kb and max_headers_count of the listener bound it"
+			f.Kind, f.Details, f.Hint = fault.TooLarge, "http1.headers_too_large", "max_request_headers_kb and max_headers_count of the listener bound it"
 		case bad.Kind == http1.Truncated:
 			f = upload.ClientGone
 		case bad.Status == 426:

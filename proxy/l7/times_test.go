@@ -52,10 +52,10 @@ func TestTimeouts(t *testing.T) {
 			status          int
 			grpc            string
 		}{
-			{"/total", "504|UT|upstream_response_timeout|1|", "upstream request timeout", 504, ""},
-			{"/try", "504|UT,URX|upstream_per_try_timeout|2|", "upstream request timeout", 504, ""},
-			{"/stream", "504|DT|max_duration_timeout|1|", "downstream duration timeout", 504, ""},
-			{"/grpc", "200|UT|upstream_response_timeout|1|", "", 200, "14"},
+			{"/total", "504|UT|response_timeout|1|", "upstream request timeout", 504, ""},
+			{"/try", "504|URX,UT|upstream_per_try_timeout|2|", "upstream request timeout", 504, ""},
+			{"/stream", "504|-|max_duration_timeout|1|", "downstream duration timeout", 504, ""},
+			{"/grpc", "200|UT|response_timeout|1|", "", 200, "14"},
 		} {
 			req := r.request("POST", k.path, strings.NewReader("x"))
 			if k.grpc != "" {
@@ -110,7 +110,7 @@ func TestTimeoutAfterTheHead(t *testing.T) {
 	if b, err := io.ReadAll(resp.Body); err == nil || string(b) != "begun" {
 		t.Errorf("%q, %v", b, err)
 	}
-	if line := r.logged(1)[0]; !strings.HasPrefix(line, "200|UT|upstream_response_timeout|1|0|5|") {
+	if line := r.logged(1)[0]; !strings.HasPrefix(line, "200|UT|response_timeout|1|0|5|") {
 		t.Errorf("log %q", line)
 	}
 }
@@ -243,7 +243,7 @@ func TestHeadMustArriveInTime(t *testing.T) {
 	if err != nil || resp.StatusCode != 408 {
 		t.Fatalf("%v, %v", resp, err)
 	}
-	if line := r.logged(1)[0]; !strings.HasPrefix(line, "408|DT|request_header_timeout|0|") {
+	if line := r.logged(1)[0]; !strings.HasPrefix(line, "408|-|request_header_timeout|0|") {
 		t.Errorf("log %q", line)
 	}
 }

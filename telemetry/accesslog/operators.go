@@ -321,7 +321,7 @@ func addUpstream(t map[string]builder) {
 	})
 	t["UPSTREAM_CLUSTER_RAW"] = str(func(r *Record) string { return r.Cluster })
 	t["UPSTREAM_PROTOCOL"] = str(func(r *Record) string { return versionText(r.Upstream.Version) })
-	t["UPSTREAM_TRANSPORT_FAILURE_REASON"] = str(func(r *Record) string { return r.Upstream.Failure })
+	t["UPSTREAM_TRANSPORT_FAILURE_REASON"] = str(func(r *Record) string { return strings.ReplaceAll(r.Upstream.Failure, " ", "_") })
 	addAddress(t, "UPSTREAM_LOCAL_ADDRESS", "UPSTREAM_LOCAL_PORT", func(r *Record) netip.AddrPort { return r.Upstream.Local })
 	addAddress(t, "UPSTREAM_REMOTE_ADDRESS", "UPSTREAM_REMOTE_PORT", func(r *Record) netip.AddrPort { return r.Upstream.Remote })
 	addTLS(t, "UPSTREAM", func(r *Record) *tlsState { return r.Upstream.TLS })

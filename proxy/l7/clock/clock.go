@@ -27,7 +27,7 @@ type Limits struct{ Duration, Total, PerTry, TryIdle time.Duration }
 var (
 	DurationOver = &fault.Fault{Side: fault.Mesh, Kind: fault.MaxDuration, Details: "max_duration_timeout", Body: "downstream duration timeout",
 		Hint: "the stream lasted longer than max_stream_duration or the caller's grpc-timeout allow"}
-	TotalOver = &fault.Fault{Side: fault.Upstream, Kind: fault.Timeout, Sent: true, Details: "upstream_response_timeout",
+	TotalOver = &fault.Fault{Side: fault.Upstream, Kind: fault.Timeout, Sent: true, Details: "response_timeout",
 		Hint: "no response came within the route's timeout"}
 	PerTryOver = &fault.Fault{Side: fault.Upstream, Kind: fault.PerTryTimeout, Sent: true, Details: "upstream_per_try_timeout",
 		Hint: "no response came within the retry policy's perTryTimeout"}
