@@ -127,7 +127,7 @@ func (s *session) connect() (net.Conn, *fault.Fault) {
 	}
 	s.Upstream.Spec = s.cluster.Spec()
 	req := upstream.Request{
-		OriginalDst: s.original(), Client: s.Conn.Remote, SNI: s.Conn.SNI, Random: s.Random, MaxReselect: 5,
+		OriginalDst: s.original(), Client: s.Conn.Remote, Random: s.Random, MaxReselect: 5,
 	}
 	if s.tcp.HashSourceIP {
 		req.Hash, req.HasHash = xxhash.Sum64String(s.Conn.Remote.Addr().String()), true
