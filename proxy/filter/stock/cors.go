@@ -91,14 +91,14 @@ func (CORS) OnResponse(x *filter.Exchange) {
 		return
 	}
 	p.mark(&x.Response.Header, origin)
-	if p.Expose != "" {
-		x.Response.Header.Set("access-control-expose-headers", p.Expose)
-	}
 }
 
 func (p *CORSPolicy) mark(h *message.Header, origin string) {
 	h.Set("access-control-allow-origin", origin)
 	if p.Credentials {
 		h.Set("access-control-allow-credentials", "true")
+	}
+	if p.Expose != "" {
+		h.Set("access-control-expose-headers", p.Expose)
 	}
 }

@@ -71,6 +71,10 @@ func (f *Fault) OnRequest(x *filter.Exchange) *fault.Fault {
 		return in.fault()
 	}
 	x.Flags |= filter.FaultInjected
+	if !x.GRPC {
+		x.Answer(200, faultDetails, faultBody)
+		return nil
+	}
 	x.Answer(200, faultDetails, "")
 	x.Response.Header.Set("content-type", "application/grpc")
 	x.Response.Header.Set("grpc-status", strconv.Itoa(in.GRPC))

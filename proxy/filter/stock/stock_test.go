@@ -70,6 +70,7 @@ func TestFaultDelaysThenAborts(t *testing.T) {
 		t.Error("the count of active faults does not return to 0")
 	}
 	x = exchange()
+	x.GRPC = true
 	in = &Injection{Abort: true, AbortShare: all, GRPC: 14}
 	if _, f := admit(t, NewFault(in), x); f != nil || x.Local.Status != 200 || x.Response.Header.Get("grpc-status") != "14" {
 		t.Errorf("gRPC abort: %v %v", f, x.Response.Header.Fields())
@@ -129,7 +130,7 @@ func TestCORS(t *testing.T) {
 		expose    string
 		noSetting bool
 	}{
-		{name: "preflight", x: request("https://good.example", true), answered: true, allow: "https://good.example", methods: "GET,POST"},
+		{name: "preflight", x: request("https://good.example", true), answered: true, allow: "https://good.example", methods: "GET,POST", expose: "x-b"},
 		{name: "preflight of another, forwarded", x: request("https://evil.example", true), forward: true},
 		{name: "preflight of another, answered", x: request("https://evil.example", true), answered: true},
 		{name: "simple", x: request("https://good.example", false), allow: "https://good.example", expose: "x-b"},
