@@ -48,7 +48,7 @@ func main() {
 	rounds := flag.Int("rounds", 3, "how often each proxy is measured, in turn")
 	seconds := flag.Int("seconds", 5, "length of one measurement")
 	proxy := flag.String("proxy", "bin/meltemi-proxy", "our data plane")
-	only := flag.String("only", "", "comma-separated proxies to measure: nginx, envoy, meltemi, meltemi-1")
+	only := flag.String("only", "", "comma-separated proxies to measure: nginx, envoy, meltemi-1 (one core), meltemi (all)")
 	profile := flag.String("cpuprofile", "", "folder for CPU profiles of our proxy")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -63,8 +63,8 @@ func (b *bench) peers(only string) (here []peer, missing []string) {
 		{peer{"envoy", func(ctx context.Context, b *bench, r row, addr string) (*process, error) {
 			return startEnvoy(ctx, envoy, b, r, addr)
 		}}, envoy},
-		{peer{"meltemi", startOurs(nil)}, b.proxy},
-		{peer{"meltemi-1", startOurs([]string{"GOMAXPROCS=1"})}, b.proxy},
+		{peer{"meltemi-1", startOurs("1")}, b.proxy},
+		{peer{"meltemi", startOurs("0")}, b.proxy},
 	} {
 		if only != "" && !slices.Contains(strings.Split(only, ","), c.name) {
 			continue
@@ -133,7 +133,7 @@ func (b *bench) nginx(ctx context.Context, addr, name, servers string) (*process
 	if err != nil {
 		return nil, err
 	}
-	return launch(ctx, addr, nil, "nginx", "-p", b.dir, "-c", conf)
+	return launch(ctx, addr, "nginx", "-p", b.dir, "-c", conf)
 }
 
 // startOrigins starts two nginx that answer 1 KiB: in the clear, and over mutual TLS.
@@ -180,20 +180,22 @@ func startEnvoy(ctx context.Context, envoy string, b *bench, r row, addr string)
 	if err != nil {
 		return nil, err
 	}
-	return launch(ctx, addr, nil, envoy, "-c", conf, "--concurrency", "1", "--disable-hot-restart", "-l", "error")
+	return launch(ctx, addr, envoy, "-c", conf, "--concurrency", "1", "--disable-hot-restart", "-l", "error")
 }
 
-func startOurs(env []string) func(context.Context, *bench, row, string) (*process, error) {
+// startOurs runs our proxy on so many cores: one, as nginx's worker and Envoy have
+// here, or "0" for all.
+func startOurs(concurrency string) func(context.Context, *bench, row, string) (*process, error) {
 	return func(ctx context.Context, b *bench, r row, addr string) (*process, error) {
 		conf, err := b.write("ours.yaml", b.bootstrap(r, addr))
 		if err != nil {
 			return nil, err
 		}
-		argv := []string{b.proxy, "--static", conf, "--admin", "127.0.0.1:0", "--metrics", "", "--health", "", "--log-level", "error"}
+		argv := []string{b.proxy, "--static", conf, "--admin", "127.0.0.1:0", "--metrics", "", "--health", "", "--log-level", "error", "--concurrency", concurrency}
 		if b.profile != "" {
-			argv = append(argv, "--cpuprofile", filepath.Join(b.profile, strings.ReplaceAll(r.name, "/", "")+".prof"))
+			argv = append(argv, "--cpuprofile", filepath.Join(b.profile, strings.ReplaceAll(r.name, "/", "")+" "+concurrency+".prof"))
 		}
-		return launch(ctx, addr, env, argv...)
+		return launch(ctx, addr, argv...)
 	}
 }
 

@@ -25,10 +25,9 @@ type process struct {
 }
 
 // launch starts a program and waits until it accepts connections on addr.
-func launch(ctx context.Context, addr string, env []string, argv ...string) (*process, error) {
+func launch(ctx context.Context, addr string, argv ...string) (*process, error) {
 	p := &process{cmd: exec.CommandContext(ctx, argv[0], argv[1:]...)}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	p.cmd.Env = append(os.Environ(), env...)
 	p.cmd.Cancel = func() error { return p.cmd.Process.Signal(syscall.SIGTERM) }
 	p.cmd.WaitDelay = 2 * time.Second
 	if err := p.cmd.Start(); err != nil {

@@ -28,6 +28,7 @@ func run(args []string) int {
 	fs.SortFlags = false
 	version := fs.Bool("version", false, "print the version")
 	configure := flags.Proxy(fs, os.Stderr)
+	process := flags.Process(fs)
 	if err := fs.Parse(args); errors.Is(err, pflag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -42,6 +43,10 @@ func run(args []string) int {
 	if err == nil && fs.NArg() > 0 {
 		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	var end func() error
+	if err == nil {
+		end, err = process()
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "meltemi-proxy:", err)
 		return 2
@@ -54,7 +59,7 @@ func run(args []string) int {
 	if err == nil {
 		err = p.Run(ctx)
 	}
-	if err != nil {
+	if err = errors.Join(err, end()); err != nil {
 		fmt.Fprintln(os.Stderr, "meltemi-proxy:", err)
 		return 1
 	}

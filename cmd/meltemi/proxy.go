@@ -5,6 +5,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"os"
 
 	"github.com/spf13/cobra"
@@ -23,16 +24,21 @@ meltemi-proxy does the same and holds nothing else.`,
 	}
 	c.Flags().SortFlags = false
 	configure := flags.Proxy(c.Flags(), os.Stderr)
+	process := flags.Process(c.Flags())
 	c.RunE = work(func(ctx context.Context, _ []string) error {
 		cfg, err := configure()
 		if err != nil {
 			return usageError{err}
 		}
-		p, err := proxy.New(cfg)
+		end, err := process()
 		if err != nil {
-			return err
+			return usageError{err}
 		}
-		return p.Run(ctx)
+		p, err := proxy.New(cfg)
+		if err == nil {
+			err = p.Run(ctx)
+		}
+		return errors.Join(err, end())
 	})
 	return c
 }

@@ -4,8 +4,9 @@
 // Package flags is what our programs' command lines have in common: the values
 // that flags can have, and the flags of a proxy, which two programs run.
 //
-//	flags.go  addresses, ports, labels, log levels
-//	proxy.go  Proxy: flags to proxy.Config
+//	flags.go    addresses, ports, labels, log levels
+//	proxy.go    Proxy: flags to proxy.Config
+//	process.go  Process: cores and profiles
 package flags
 
 import (

@@ -27,12 +27,12 @@ func Proxy(fs *pflag.FlagSet, w io.Writer) func() (proxy.Config, error) {
 	var ips []string
 
 	fs.StringVar((*string)(&n.Role), "role", string(n.Role), "sidecar, or router for a gateway")
-	fs.StringVar(&n.Name, "name", "", "name of the workload (required)")
+	fs.StringVar(&n.Name, "name", "", "name of the workload (required with --control)")
 	fs.StringVar((*string)(&n.Namespace), "namespace", "default", "its namespace")
 	fs.StringVar((*string)(&n.ServiceAccount), "service-account", string(n.ServiceAccount), "its service account")
 	fs.StringVar((*string)(&n.TrustDomain), "trust-domain", string(n.TrustDomain), "its trust domain")
 	fs.Var(Labels{&n.Labels}, "labels", "its labels")
-	fs.StringSliceVar(&ips, "ip", nil, "its addresses, the own one first (required)")
+	fs.StringSliceVar(&ips, "ip", nil, "its addresses, the own one first (required with --control)")
 	fs.StringVar(&n.Entry, "workload-entry", "", "WorkloadEntry that describes it")
 	fs.StringVar(&n.Cluster, "cluster-id", "Kubernetes", "name of the cluster it belongs to")
 
@@ -58,6 +58,9 @@ func Proxy(fs *pflag.FlagSet, w io.Writer) func() (proxy.Config, error) {
 
 	return func() (proxy.Config, error) {
 		var err error
+		if n.Name == "" && cfg.Control == "" {
+			n.Name = "proxy" // nobody else asks what it is called
+		}
 		switch {
 		case n.Name == "":
 			return cfg, fmt.Errorf("--name: say what the workload is called")
