@@ -6,11 +6,14 @@ CACHE    := $(CURDIR)/.cache
 LINT     := $(CACHE)/bin/golangci-lint
 LINT_VER := v2.15.0
 FUZZTIME ?= 10s
+# gRPC's trace pages bring html/template, which keeps every method of every type in
+# the program: 8 MB of the proxy, 5 MB of its memory.
+TAGS     := grpcnotrace
 
 .PHONY: build check fmt vet lint layers test race e2e bench fuzz gen clean
 
 build: ## the programs, static, into bin/
-	CGO_ENABLED=0 $(GO) build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o bin/ ./cmd/...
 
 check: fmt vet layers lint ## everything that needs no running program
 
