@@ -77,6 +77,10 @@ func (m *Mesh) problems(ctx context.Context) (all []control.Problem, err error) 
 	return all, m.ask(ctx, "/debug/problems", &all)
 }
 
+func (m *Mesh) conditions(ctx context.Context) (all []control.Condition, err error) {
+	return all, m.ask(ctx, "/debug/conditions", &all)
+}
+
 // places remembers where objects are written, for the time of one command.
 type places struct {
 	mesh  *Mesh

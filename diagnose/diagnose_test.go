@@ -72,6 +72,12 @@ func TestStatus(t *testing.T) {
 	f := &fakeControl{clients: twoProxies(), problems: []control.Problem{
 		{File: "/mesh/reviews.yaml", Line: 12, Object: "VirtualService/default/reviews", Field: "spec.http[0].rout", Severity: "error", Message: "no such field"},
 		{Object: "Gateway/a/b", Severity: "warning", Message: "no workload is selected"},
+	}, conditions: []control.Condition{
+		{Object: "Service/default/reviews", State: control.StateEnforced, Concerned: 2, Enforced: 2},
+		{Object: "VirtualService/default/ratings", File: "/mesh/ratings.yaml", Line: 3, State: control.StatePending, Concerned: 2, Enforced: 1,
+			Waiting: []string{"sidecar~10.0.0.2~reviews-v1.default~default.svc.cluster.local"}},
+		{Object: "DestinationRule/default/ratings", State: control.StateRejected, Concerned: 2, Enforced: 1},
+		{Object: "VirtualService/default/reviews", State: control.StateRefused},
 	}}
 	m, out := asking(Mesh{Monitoring: f.serve(t)})
 	if err := m.Status(t.Context()); !errors.Is(err, ErrWrong) {
@@ -80,9 +86,12 @@ func TestStatus(t *testing.T) {
 	lines(t, out.String(),
 		"/mesh/reviews.yaml:12: error: VirtualService/default/reviews: spec.http[0].rout: no such field",
 		"warning: Gateway/a/b: no workload is selected",
+		"pending: /mesh/ratings.yaml:3: VirtualService/default/ratings is in force on 1 of 2 proxies; waiting for reviews-v1.default",
+		"rejected: DestinationRule/default/ratings is in force on 1 of 2 proxies",
 		"rejected: reviews-v1.default refuses LDS 0.0.0.0_80: filter_chains[0]: no such cluster",
 		"lagging: reviews-v1.default have updates to answer",
 		"configuration: 1 object or field refused, 1 warning",
+		"objects: 1 enforced, 1 pending, 1 rejected, 1 refused",
 		"proxies: 2 connected, 1 lagging, 1 resource rejected")
 
 	m, out = asking(Mesh{Monitoring: (&fakeControl{}).serve(t), JSON: true})

@@ -22,9 +22,10 @@ import (
 
 // fakeControl is a control plane that says what it is told to say.
 type fakeControl struct {
-	clients  []push.ClientStatus
-	problems []control.Problem
-	places   map[string]string // by object and field: JSON
+	clients    []push.ClientStatus
+	problems   []control.Problem
+	conditions []control.Condition
+	places     map[string]string // by object and field: JSON
 }
 
 func (f *fakeControl) serve(t *testing.T) string {
@@ -36,6 +37,7 @@ func (f *fakeControl) serve(t *testing.T) string {
 	}
 	mux.HandleFunc("GET /debug/syncz", func(w http.ResponseWriter, _ *http.Request) { answer(w, f.clients) })
 	mux.HandleFunc("GET /debug/problems", func(w http.ResponseWriter, _ *http.Request) { answer(w, f.problems) })
+	mux.HandleFunc("GET /debug/conditions", func(w http.ResponseWriter, _ *http.Request) { answer(w, f.conditions) })
 	mux.HandleFunc("GET /debug/places", func(w http.ResponseWriter, r *http.Request) {
 		at, ok := f.places[strings.TrimSpace(r.URL.Query().Get("object")+" "+r.URL.Query().Get("field"))]
 		if !ok {

@@ -19,7 +19,9 @@ var ErrWrong = errors.New("something is wrong with the mesh")
 // A Report is what Status found, as JSON shows it.
 type Report struct {
 	Problems []control.Problem `json:"problems"`
-	Proxies  int               `json:"proxies"`
+	// Conditions say what became of each object.
+	Conditions []control.Condition `json:"conditions"`
+	Proxies    int                 `json:"proxies"`
 	// Lagging proxies have not answered yet, Rejecting ones have refused something.
 	Lagging   []string         `json:"lagging"`
 	Rejecting []push.Rejection `json:"rejecting"`
@@ -47,12 +49,17 @@ func (m *Mesh) Status(ctx context.Context) error {
 }
 
 func (m *Mesh) report(ctx context.Context) (*Report, error) {
-	r := &Report{Problems: []control.Problem{}, Lagging: []string{}, Rejecting: []push.Rejection{}}
+	r := &Report{Problems: []control.Problem{}, Conditions: []control.Condition{}, Lagging: []string{}, Rejecting: []push.Rejection{}}
 	problems, err := m.problems(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r.Problems = append(r.Problems, problems...)
+	conditions, err := m.conditions(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r.Conditions = append(r.Conditions, conditions...)
 	clients, err := m.clients(ctx)
 	if err != nil {
 		return nil, err
@@ -90,6 +97,15 @@ func (m *Mesh) tell(r *Report) error {
 	for i := range r.Problems {
 		b.WriteString(problemLine(&r.Problems[i]) + "\n")
 	}
+	for i := range r.Conditions {
+		c := &r.Conditions[i]
+		if c.State == control.StatePending && len(c.Waiting) > 0 {
+			fmt.Fprintf(&b, "pending: %s%s is in force on %d of %d proxies; waiting for %s\n", at(c.File, c.Line), c.Object, c.Enforced, c.Concerned, nodeNames(c.Waiting))
+		}
+		if c.State == control.StateRejected {
+			fmt.Fprintf(&b, "rejected: %s%s is in force on %d of %d proxies\n", at(c.File, c.Line), c.Object, c.Enforced, c.Concerned)
+		}
+	}
 	for i := range r.Rejecting {
 		j := &r.Rejecting[i]
 		fmt.Fprintf(&b, "rejected: %s refuses %s %s: %s\n", j.Client, shortType(j.TypeURL), j.Name, oneLine(j.Detail))
@@ -104,6 +120,7 @@ func (m *Mesh) tell(r *Report) error {
 	default:
 		fmt.Fprintf(&b, "configuration: %s refused, %s\n", count(refused, "object or field", "objects or fields"), count(warnings, "warning", "warnings"))
 	}
+	fmt.Fprintf(&b, "objects: %s\n", r.states())
 	fmt.Fprintf(&b, "proxies: %d connected, %d lagging, %s rejected\n", r.Proxies, len(r.Lagging), count(len(r.Rejecting), "resource", "resources"))
 	_, err := m.Out.Write([]byte(b.String()))
 	return err
@@ -116,20 +133,51 @@ func count(n int, one, many string) string {
 	return fmt.Sprintf("%d %s", n, many)
 }
 
+// states counts objects by what became of them.
+func (r *Report) states() string {
+	var parts []string
+	for _, state := range []string{
+		control.StateEnforced, control.StatePending, control.StateRejected, control.StateOutdated, control.StateRefused, control.StateUnused,
+	} {
+		n := 0
+		for i := range r.Conditions {
+			if r.Conditions[i].State == state {
+				n++
+			}
+		}
+		if n > 0 || state == control.StateEnforced {
+			parts = append(parts, fmt.Sprintf("%d %s", n, strings.ToLower(state)))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+func nodeNames(ids []string) string {
+	var out []string
+	for _, id := range ids {
+		out = append(out, nodeName(id))
+	}
+	return strings.Join(out, ", ")
+}
+
+// at is "file:line: ", or nothing for an object that no file holds.
+func at(file string, line int) string {
+	switch {
+	case file == "":
+		return ""
+	case line == 0:
+		return shorten(file) + ": "
+	}
+	return fmt.Sprintf("%s:%d: ", shorten(file), line)
+}
+
 // problemLine is file:line: severity: object: field: message.
 func problemLine(p *control.Problem) string {
 	var parts []string
-	if p.File != "" {
-		at := shorten(p.File)
-		if p.Line > 0 {
-			at = fmt.Sprintf("%s:%d", at, p.Line)
-		}
-		parts = append(parts, at)
-	}
 	for _, s := range []string{p.Severity, p.Object, p.Field, p.Message} {
 		if s != "" {
 			parts = append(parts, s)
 		}
 	}
-	return strings.Join(parts, ": ")
+	return at(p.File, p.Line) + strings.Join(parts, ": ")
 }
