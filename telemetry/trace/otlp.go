@@ -13,13 +13,13 @@ import (
 	"strings"
 	"time"
 
-	collectorv1 "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
 	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/emptypb"
 )
 
 // A Collector is where spans go, over OTLP.
@@ -53,18 +53,20 @@ func NewSender(c Collector) (Sender, error) {
 	if err != nil {
 		return nil, fmt.Errorf("trace collector %s: %w", c.Authority, err)
 	}
-	return &grpcSender{resource: resource, conn: conn, client: collectorv1.NewTraceServiceClient(conn)}, nil
+	return &grpcSender{resource: resource, conn: conn}, nil
 }
 
 type grpcSender struct {
 	resource *resourcev1.Resource
 	conn     *grpc.ClientConn
-	client   collectorv1.TraceServiceClient
 }
 
+// export is the collector's method. Its generated client is not used because it
+// brings an HTTP gateway along, which every sidecar would hold in memory.
+const export = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
+
 func (s *grpcSender) Send(ctx context.Context, batch []*Span) error {
-	_, err := s.client.Export(ctx, request(s.resource, batch))
-	return err
+	return s.conn.Invoke(ctx, export, request(s.resource, batch), &emptypb.Empty{})
 }
 
 func (s *grpcSender) Close() error { return s.conn.Close() }
@@ -102,12 +104,13 @@ func (s *httpSender) Close() error {
 	return nil
 }
 
-func request(resource *resourcev1.Resource, batch []*Span) *collectorv1.ExportTraceServiceRequest {
+// request is an ExportTraceServiceRequest: TracesData is the same on the wire.
+func request(resource *resourcev1.Resource, batch []*Span) *tracev1.TracesData {
 	spans := make([]*tracev1.Span, 0, len(batch))
 	for _, s := range batch {
 		spans = append(spans, convert(s))
 	}
-	return &collectorv1.ExportTraceServiceRequest{ResourceSpans: []*tracev1.ResourceSpans{{
+	return &tracev1.TracesData{ResourceSpans: []*tracev1.ResourceSpans{{
 		Resource:   resource,
 		ScopeSpans: []*tracev1.ScopeSpans{{Scope: &commonv1.InstrumentationScope{Name: "meltemi"}, Spans: spans}},
 	}}}
