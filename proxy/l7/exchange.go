@@ -130,7 +130,7 @@ func (x *exchange) abandon() {
 	if x.admitted {
 		x.cluster.Leave()
 	}
-	x.site.stats.End(x.Conn.ID, 0, time.Since(x.Start))
+	x.site.stats.End(&x.Exchange)
 	x.end()
 }
 

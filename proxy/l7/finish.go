@@ -38,8 +38,7 @@ func (x *exchange) finish() {
 		t.End(&x.Exchange, &x.record)
 	}
 	x.site.logs.Log(&x.Exchange, &x.record)
-	took, _ := x.Since(filter.ResponseEnd)
-	x.site.stats.End(x.Conn.ID, x.Response.Status, took)
+	x.site.stats.End(&x.Exchange)
 	x.endLease()
 	x.leaveRetry()
 	if x.admitted {

@@ -130,6 +130,9 @@ func (x *exchange) prepareAttempts(tunnel bool) {
 		Version: x.Request.Version, OriginalDst: x.Conn.OriginalDst, Client: x.Conn.Remote,
 		Random: x.Random, Upgrade: tunnel,
 	}
+	if x.cluster.Spec().AutoSNI {
+		x.pick.SNI = route.WithoutPort(x.Request.Authority)
+	}
 	if h := x.decision.Hash(x.Request, x.Remote, x.Conn.Local); h.OK {
 		x.pick.Hash, x.pick.HasHash, x.cookie = h.Value, true, h.Cookie
 	}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/telemetry"
 )
 
@@ -32,7 +33,8 @@ const statShards = 4
 type managerShard struct {
 	conns, connsActive, requests, active atomic.Int64
 	codes                                [6]atomic.Int64 // by class; 0: no response
-	_                                    [48]byte
+	forwarded, noRoute, delays, aborts   atomic.Int64
+	_                                    [16]byte
 }
 
 // NewManagers returns an empty set that reg collects from.
@@ -76,16 +78,38 @@ func (s *Manager) Begin(id uint64) {
 	sh.active.Add(1)
 }
 
-// End counts its end; status 0 is no response.
-func (s *Manager) End(id uint64, status int, took time.Duration) {
+// End counts its end.
+func (s *Manager) End(x *filter.Exchange) {
+	id, class := x.Conn.ID, x.Response.Status/100
 	sh := s.shard(id)
 	sh.active.Add(-1)
-	class := status / 100
 	if class < 0 || class > 5 {
 		class = 0
 	}
 	sh.codes[class].Add(1)
+	if x.Attempts > 0 {
+		sh.forwarded.Add(1)
+	}
+	if x.Flags != 0 {
+		sh.unusual(x.Flags)
+	}
+	took, ok := x.Since(filter.ResponseEnd)
+	if !ok {
+		took = time.Since(x.Start)
+	}
 	s.took[id%statShards].Record(float64(took) / float64(time.Millisecond))
+}
+
+func (sh *managerShard) unusual(f filter.Flags) {
+	if f.Has(filter.NoRouteFound) {
+		sh.noRoute.Add(1)
+	}
+	if f.Has(filter.DelayInjected) {
+		sh.delays.Add(1)
+	}
+	if f.Has(filter.FaultInjected) {
+		sh.aborts.Add(1)
+	}
 }
 
 // Active returns how many connections and exchanges are under way.
@@ -104,30 +128,40 @@ func (m *Managers) collect(e *telemetry.Emitter) {
 	defer m.mu.Unlock()
 	for prefix, s := range m.all {
 		tag := telemetry.Tag{Key: "http_conn_manager_prefix", Value: prefix}
-		var conns, connsActive, requests, active int64
-		var codes [6]int64
+		var sum managerShard
 		var took telemetry.Distribution
 		for i := range s.shards {
-			sh := &s.shards[i]
-			conns += sh.conns.Load()
-			connsActive += sh.connsActive.Load()
-			requests += sh.requests.Load()
-			active += sh.active.Load()
-			for j := range codes {
-				codes[j] += sh.codes[j].Load()
-			}
+			sum.add(&s.shards[i])
 			s.took[i].AddTo(&took)
 		}
 		const name = "http.{http_conn_manager_prefix}."
-		e.Counter(name+"downstream_cx_total", float64(conns), tag)
-		e.Gauge(name+"downstream_cx_active", float64(connsActive), tag)
-		e.Counter(name+"downstream_rq_total", float64(requests), tag)
-		e.Gauge(name+"downstream_rq_active", float64(active), tag)
-		for class, n := range codes {
+		count := func(what string, n *atomic.Int64) { e.Counter(name+what, float64(n.Load()), tag) }
+		count("downstream_cx_total", &sum.conns)
+		e.Gauge(name+"downstream_cx_active", float64(sum.connsActive.Load()), tag)
+		count("downstream_rq_total", &sum.requests)
+		e.Gauge(name+"downstream_rq_active", float64(sum.active.Load()), tag)
+		count("rq_total", &sum.forwarded)
+		count("no_route", &sum.noRoute)
+		count("fault.delays_injected", &sum.delays)
+		count("fault.aborts_injected", &sum.aborts)
+		for class := range sum.codes {
 			if classes[class] != "" {
-				e.Counter(name+"downstream_rq_{response_code_class}", float64(n), tag, telemetry.Tag{Key: "response_code_class", Value: classes[class]})
+				e.Counter(name+"downstream_rq_{response_code_class}", float64(sum.codes[class].Load()), tag, telemetry.Tag{Key: "response_code_class", Value: classes[class]})
 			}
 		}
 		e.Histogram(name+"downstream_rq_time", took, tag)
+	}
+}
+
+// add adds o's counts to sh.
+func (sh *managerShard) add(o *managerShard) {
+	for _, p := range [...][2]*atomic.Int64{
+		{&sh.conns, &o.conns}, {&sh.connsActive, &o.connsActive}, {&sh.requests, &o.requests}, {&sh.active, &o.active},
+		{&sh.forwarded, &o.forwarded}, {&sh.noRoute, &o.noRoute}, {&sh.delays, &o.delays}, {&sh.aborts, &o.aborts},
+	} {
+		p[0].Add(p[1].Load())
+	}
+	for i := range sh.codes {
+		sh.codes[i].Add(o.codes[i].Load())
 	}
 }
