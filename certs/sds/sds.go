@@ -4,9 +4,10 @@
 // Package sds hands a workload's certificate to an Envoy beside it, by the secret
 // discovery service on a unix socket, as Istio's agent does.
 //
-// Two secrets are served, under Istio's names: "default" is the certificate with its
-// key, "ROOTCA" the roots. Both follow the Source: a rotation is sent at once. While
-// there is no certificate yet, the answer waits, and so do Envoy's listeners.
+// Three secrets are served, under Istio's names: "default" is the certificate with its
+// key, "ROOTCA" the mesh's roots, "file-root:system" those of this machine. The first two follow
+// the Source: a rotation is sent at once. While there is no certificate yet, the answer waits, and so
+// do Envoy's listeners.
 // The socket's directory decides who may read the key; there is no other check.
 //
 // This room is, beside those of DESIGN.md's table, one that speaks an Envoy
@@ -18,6 +19,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -35,6 +37,8 @@ import (
 const (
 	Default = "default"
 	RootCA  = "ROOTCA"
+	// SystemRoots are the authorities that this machine trusts, for TLS to the world outside.
+	SystemRoots = "file-root:system"
 
 	secretType = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
 )
@@ -87,7 +91,7 @@ func (f *feed) Subscribe(typeURL string, add, remove []string, wildcard bool) {
 	for _, n := range add {
 		delete(f.sent, n) // asking again is answered again
 		switch {
-		case n != Default && n != RootCA:
+		case n != Default && n != RootCA && (n != SystemRoots || systemRoots() == nil):
 			f.absent = append(f.absent, n)
 		case !slices.Contains(f.want, n):
 			f.want = append(f.want, n)
@@ -124,7 +128,7 @@ func (f *feed) update(v *certs.SVID) (*xds.Update, error) {
 	u := &xds.Update{TypeURL: secretType, Removed: f.absent, Full: f.first}
 	for _, n := range f.want {
 		had := f.sent[n]
-		if had == v || n == RootCA && had != nil && bytes.Equal(had.RootPEM, v.RootPEM) {
+		if had == v || had != nil && (n == SystemRoots || n == RootCA && bytes.Equal(had.RootPEM, v.RootPEM)) {
 			continue
 		}
 		r, err := secret(n, v)
@@ -143,12 +147,18 @@ func (f *feed) update(v *certs.SVID) (*xds.Update, error) {
 	return u, nil
 }
 
-// secret is one of the two, as Envoy reads it.
+// secret is one of them, as Envoy reads it.
 func secret(name string, v *certs.SVID) (xds.Resource, error) {
 	s := &tlsv3.Secret{Name: name}
-	if name == RootCA {
-		s.Type = &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(v.RootPEM)}}
-	} else {
+	roots := func(pem []byte) {
+		s.Type = &tlsv3.Secret_ValidationContext{ValidationContext: &tlsv3.CertificateValidationContext{TrustedCa: inline(pem)}}
+	}
+	switch name {
+	case RootCA:
+		roots(v.RootPEM)
+	case SystemRoots:
+		roots(systemRoots())
+	default:
 		key, err := v.KeyPEM()
 		if err != nil {
 			return xds.Resource{}, err
@@ -160,6 +170,25 @@ func secret(name string, v *certs.SVID) (xds.Resource, error) {
 		return xds.Resource{}, fmt.Errorf("secret %s: %w", name, err)
 	}
 	return xds.Resource{Name: name, Body: &anypb.Any{TypeUrl: secretType, Value: value}}, nil
+}
+
+// bundles are where systems keep what they trust, the first that is there.
+var bundles = []string{
+	"/etc/ssl/certs/ca-certificates.crt",                // Debian, Alpine
+	"/etc/pki/tls/certs/ca-bundle.crt",                  // Fedora
+	"/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", // RHEL
+	"/etc/ssl/ca-bundle.pem",                            // SUSE
+	"/etc/ssl/cert.pem",                                 // macOS, BSD
+}
+
+// systemRoots is the bundle, or nil.
+func systemRoots() []byte {
+	for _, path := range bundles {
+		if b, err := os.ReadFile(path); err == nil && len(b) > 0 {
+			return b
+		}
+	}
+	return nil
 }
 
 func inline(b []byte) *corev3.DataSource {

@@ -118,6 +118,11 @@ func TestSecretsFollowTheSourceOverAUnixSocket(t *testing.T) {
 	if m, err := unknown.Recv(); err != nil || len(m.Resources) != 0 {
 		t.Errorf("an unknown secret: %v, %v", m, err)
 	}
+	if systemRoots() != nil {
+		if s := next(open(SystemRoots), SystemRoots); len(s.GetValidationContext().GetTrustedCa().GetInlineBytes()) == 0 {
+			t.Error("the system's roots are missing")
+		}
+	}
 	second := issue()
 	src.Set(second)
 	if s := next(certStream, Default); string(s.GetTlsCertificate().GetCertificateChain().GetInlineBytes()) != string(second.ChainPEM()) {
