@@ -69,6 +69,9 @@ func (v adminView) Explain(query json.RawMessage) (any, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), explainTimeout)
 	defer cancel()
 	w := explain.World{Snapshot: v.store.Snapshot(), Clusters: v.clusters, Lookup: v.lookup}
+	if v.demand != nil {
+		w.Demand = v.explainDemand
+	}
 	if v.identity.Current() != nil {
 		w.Identity = v.cfg.Node.Identity().String()
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/meltemi/meltemi/dns"
 	"github.com/meltemi/meltemi/netio"
 	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/demand"
 	"github.com/meltemi/meltemi/wire/nds"
 	"github.com/meltemi/meltemi/xds"
 )
@@ -45,11 +46,14 @@ func (p *Proxy) newClient() *xds.Subscriber {
 			if err != nil {
 				log.Warn("the control plane cannot be reached; what is known stays in force", "control", p.cfg.Control, "error", err)
 			}
+			if p.demand != nil {
+				p.demand.Connected(up, err)
+			}
 		},
 	}, p)
 	c.Subscribe(config.TypeCluster)
 	c.Subscribe(config.TypeListener)
-	if p.dns != nil {
+	if p.dns != nil || p.demand != nil {
 		c.Subscribe(typeNames)
 	}
 	return c
@@ -107,7 +111,11 @@ func (p *Proxy) Apply(u xds.Update) []xds.Rejection {
 	if u.TypeURL == typeNames {
 		return p.applyNames(u)
 	}
-	rejected := p.store.Apply(u)
+	var to xds.Handler = p.store
+	if p.demand != nil {
+		to = p.demand.Handler(p.store)
+	}
+	rejected := to.Apply(u)
 	if u.TypeURL == config.TypeListener {
 		p.mu.Lock()
 		p.configured = true
@@ -130,6 +138,9 @@ func (p *Proxy) runClient(ctx context.Context) error {
 
 // onSnapshot is called by the store, in order; the listeners follow on their own.
 func (p *Proxy) onSnapshot(s *config.Snapshot) {
+	if p.demand != nil {
+		p.demand.SetTemplate(onDemandChain(s))
+	}
 	p.mu.Lock()
 	p.pending = s
 	p.mu.Unlock()
@@ -153,6 +164,7 @@ func (p *Proxy) onWanted(w config.Wanted) {
 		next, prev []string
 	}{
 		{config.TypeEndpoint, w.Endpoints, prev.Endpoints}, {config.TypeRoute, w.Routes, prev.Routes}, {config.TypeSecret, w.Secrets, prev.Secrets},
+		{config.TypeCluster, w.Clusters, prev.Clusters}, {config.TypeListener, w.Listeners, prev.Listeners},
 	} {
 		if add := difference(t.next, t.prev); len(add) > 0 {
 			p.client.Subscribe(t.typeURL, add...)
@@ -220,6 +232,9 @@ func (p *Proxy) applyNames(u xds.Update) []xds.Rejection {
 				e.Addrs = append(e.Addrs, a)
 			}
 			entries = append(entries, e)
+		}
+		if p.demand != nil {
+			p.demand.SetKnown(demand.KnownFrom(t))
 		}
 	}
 	if len(u.Resources) > 0 && p.dns != nil {

@@ -7,6 +7,7 @@
 //	node.go     who the proxy is, towards control plane, peers and telemetry
 //	feed.go     configuration in: resources to the store, names to the DNS server
 //	serve.go    connections in: which chain conducts them
+//	ondemand.go connections to destinations that are learned of as they are called
 //	tcp.go      counting and logging of connections that are not HTTP
 //	adminview.go what the admin pages show
 //
@@ -34,6 +35,7 @@ import (
 	"github.com/meltemi/meltemi/netio"
 	"github.com/meltemi/meltemi/proxy/admin"
 	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/demand"
 	"github.com/meltemi/meltemi/proxy/filter/stock"
 	"github.com/meltemi/meltemi/proxy/l4"
 	"github.com/meltemi/meltemi/proxy/l7"
@@ -102,8 +104,9 @@ type Proxy struct {
 	l7       *l7.Server
 	l4       *l4.Relay
 	manager  *listen.Manager
-	dns      *dns.Server     // nil: none
-	client   *xds.Subscriber // nil: no control plane
+	dns      *dns.Server       // nil: none
+	demand   *demand.Directory // nil: the whole configuration comes unasked
+	client   *xds.Subscriber   // nil: no control plane
 
 	draining atomic.Bool
 	quit     chan struct{}
@@ -155,6 +158,9 @@ func New(cfg Config) (*Proxy, error) {
 	if err := p.newDNS(); err != nil {
 		return nil, err
 	}
+	if err := p.newDemand(); err != nil {
+		return nil, err
+	}
 	if cfg.Control != "" {
 		p.client = p.newClient()
 	}
@@ -194,6 +200,9 @@ func (p *Proxy) Run(ctx context.Context) error {
 	group.Go("listeners", p.runListeners)
 	if p.dns != nil {
 		group.Go("dns", p.dns.Run)
+	}
+	if p.demand != nil {
+		group.Go("demand", p.demand.Run)
 	}
 	if p.client != nil {
 		rotator, err := p.rotator()

@@ -20,6 +20,8 @@ var _ listen.Handler = (*Proxy)(nil).serve
 // serve conducts a connection whose chain has been chosen.
 func (p *Proxy) serve(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, drain <-chan struct{}) {
 	switch {
+	case chain.OnDemand != nil:
+		p.serveOnDemand(conn, facts, chain, drain)
 	case chain.HTTP != nil:
 		if f := p.l4.Authorize(facts, chain); f != nil {
 			return

@@ -11,6 +11,16 @@ import (
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
+// OnDemand says whether l learns of destinations as it meets them.
+func (l *Listener) OnDemand() bool {
+	for _, c := range l.Chains {
+		if c.OnDemand != nil {
+			return true
+		}
+	}
+	return l.Default != nil && l.Default.OnDemand != nil
+}
+
 // tableWarming bounds how long a route table waits for clusters that it names
 // and that are on their way; the table before it serves meanwhile.
 const tableWarming = 5 * time.Second

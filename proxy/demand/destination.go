@@ -82,6 +82,14 @@ func (t *template) http(routes *config.RouteRef) *config.FilterChain {
 	return &c
 }
 
+// Name is "host:port" of what d is; "" if it is nobody's.
+func (d *Destination) Name() string {
+	if !d.Known {
+		return ""
+	}
+	return target{host: string(d.Host), port: d.Port}.String()
+}
+
 // Listener returns the listener whose filter chains conduct connections to d, as
 // it is now; nil where HTTP and TCP do.
 func (d *Destination) Listener() *config.Listener {

@@ -139,6 +139,15 @@ func (d *Directory) SetTemplate(chain *config.FilterChain) {
 	}
 }
 
+// Default returns the chain for destinations that are nobody's; nil while there
+// is no template.
+func (d *Directory) Default() *config.FilterChain {
+	if t := d.template.Load(); t != nil {
+		return t.unknown
+	}
+	return nil
+}
+
 // SetKnown sets which addresses and names belong to the mesh, whoever uses them.
 func (d *Directory) SetKnown(k *Known) { d.known.Store(k) }
 

@@ -65,6 +65,14 @@ func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterCha
 	s.relay(up)
 }
 
+// Refuse counts and logs a connection that ends because of f, before it was clear
+// where it goes. The caller closes it.
+func (r *Relay) Refuse(facts *filter.Conn, chain *config.FilterChain, f *fault.Fault) {
+	s := &session{Exchange: filter.Exchange{Conn: facts, Remote: facts.Remote, Start: facts.Start}}
+	s.fail(f)
+	r.observer.Closed(&s.Exchange, chain)
+}
+
 // A session is one connection under way.
 type session struct {
 	filter.Exchange

@@ -31,10 +31,12 @@ var (
 // dispatch inspects the first bytes, chooses the chain, terminates TLS and hands
 // the connection over.
 func (m *Manager) dispatch(conn *netio.Peeked, l *config.Listener, facts *filter.Conn) {
-	cf := config.ConnFacts{Local: facts.Local, Remote: facts.Remote, DirectRemote: facts.DirectRemote, Transport: "raw_buffer"}
-	if err := inspect(conn, l, &cf); err != nil {
-		m.cfg.Unmatched(l, facts, err)
-		return
+	cf := connFacts(facts)
+	if !l.OnDemand() { // there the destination says whether to look at the bytes
+		if err := inspect(conn, l, &cf); err != nil {
+			m.cfg.Unmatched(l, facts, err)
+			return
+		}
 	}
 	facts.SNI = cf.SNI
 	chain := l.Choose(&cf)
@@ -55,6 +57,19 @@ func (m *Manager) dispatch(conn *netio.Peeked, l *config.Listener, facts *filter
 		return
 	}
 	m.cfg.Serve(secure, facts, chain, life.drain)
+}
+
+func connFacts(facts *filter.Conn) config.ConnFacts {
+	return config.ConnFacts{Local: facts.Local, Remote: facts.Remote, DirectRemote: facts.DirectRemote, Transport: "raw_buffer"}
+}
+
+// Inspect looks at the first bytes of a connection, as l would have it: for who
+// learns only after Handler was called what the connection is for. An error is why it is to be closed.
+func Inspect(conn *netio.Peeked, l *config.Listener, facts *filter.Conn) (config.ConnFacts, error) {
+	cf := connFacts(facts)
+	err := inspect(conn, l, &cf)
+	facts.SNI = cf.SNI
+	return cf, err
 }
 
 // Inspects says whether l looks for TLS, and for HTTP, in connections to local.
