@@ -177,7 +177,7 @@ type Workload struct {
 func (m *Mesh) Join(w *Workload) {
 	m.t.Helper()
 	m.register(w)
-	cfg := m.proxyConfig(w.Account)
+	cfg := m.ProxyConfig(w.Account)
 	cfg.Node.Name, cfg.Node.Labels, cfg.Node.Entry = w.Name, w.Labels, w.Name
 	cfg.Node.Workload = w.Name
 	cfg.Node.NoCapture, cfg.Node.HTTPProxyPort = true, w.Proxy.Port()
@@ -186,7 +186,7 @@ func (m *Mesh) Join(w *Workload) {
 		w.Stop = m.runEnvoy(cfg, envoyMeta(cfg))
 		return
 	}
-	w.Sidecar, w.Stop = m.run(cfg)
+	w.Sidecar, w.Stop = m.Run(cfg)
 }
 
 func (m *Mesh) register(w *Workload) {
@@ -248,7 +248,7 @@ spec:
 func (m *Mesh) Gateway(labels map[string]string) *Workload {
 	m.t.Helper()
 	w := &Workload{Name: "gateway", Labels: labels, Account: "gateway", Admin: Free(m.t)}
-	cfg := m.proxyConfig(w.Account)
+	cfg := m.ProxyConfig(w.Account)
 	cfg.Node.Role, cfg.Node.Name, cfg.Node.Labels = mesh.Router, w.Name, labels
 	cfg.Node.Workload = "istio-ingressgateway"
 	cfg.Admin = w.Admin
@@ -256,7 +256,7 @@ func (m *Mesh) Gateway(labels map[string]string) *Workload {
 		w.Stop = m.runEnvoy(cfg, envoyMeta(cfg))
 		return w
 	}
-	w.Sidecar, w.Stop = m.run(cfg)
+	w.Sidecar, w.Stop = m.Run(cfg)
 	return w
 }
 
@@ -308,7 +308,9 @@ func (m *Mesh) Certify(account string) *certs.Source {
 	return source
 }
 
-func (m *Mesh) proxyConfig(account string) proxy.Config {
+// ProxyConfig is that of a sidecar with this account: it knows the control plane and
+// has a join token.
+func (m *Mesh) ProxyConfig(account string) proxy.Config {
 	m.t.Helper()
 	token := m.token(account)
 	file := filepath.Join(m.t.TempDir(), "token")
@@ -325,7 +327,8 @@ func (m *Mesh) proxyConfig(account string) proxy.Config {
 	return cfg
 }
 
-func (m *Mesh) run(cfg proxy.Config) (*proxy.Proxy, func()) {
+// Run starts a proxy. It ends with the test, or when what is returned is called.
+func (m *Mesh) Run(cfg proxy.Config) (*proxy.Proxy, func()) {
 	m.t.Helper()
 	p, err := proxy.New(cfg)
 	if err != nil {
