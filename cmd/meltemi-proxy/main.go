@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/meltemi/meltemi/cmd/internal/flags"
+	"github.com/meltemi/meltemi/cmd/internal/lean"
 	"github.com/meltemi/meltemi/daemon"
 	"github.com/meltemi/meltemi/proxy"
 )
@@ -55,8 +56,10 @@ func run(args []string) int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, stop := daemon.Heed(context.Background(), signals, cfg.Logs.Logger("daemon"), func() { os.Exit(1) })
 	defer stop()
+	lean.Pace()
 	p, err := proxy.New(cfg)
 	if err == nil {
+		go lean.Settle(ctx, p.Ready)
 		err = p.Run(ctx)
 	}
 	if err = errors.Join(err, end()); err != nil {

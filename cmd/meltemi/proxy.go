@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/meltemi/meltemi/cmd/internal/flags"
+	"github.com/meltemi/meltemi/cmd/internal/lean"
 	"github.com/meltemi/meltemi/proxy"
 )
 
@@ -34,8 +35,10 @@ meltemi-proxy does the same and holds nothing else.`,
 		if err != nil {
 			return usageError{err}
 		}
+		lean.Pace()
 		p, err := proxy.New(cfg)
 		if err == nil {
+			go lean.Settle(ctx, p.Ready)
 			err = p.Run(ctx)
 		}
 		return errors.Join(err, end())

@@ -1,0 +1,8 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package lean
+
+func dropCode() {}

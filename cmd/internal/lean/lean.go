@@ -1,0 +1,64 @@
+// Copyright The Meltemi Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// Package lean keeps the process of a proxy small: there is one beside every
+// workload, and most of them are at rest.
+//
+//	lean.go        when: the collector's pace, and Settle
+//	code_linux.go  what of the program itself need not stay mapped
+//
+// What starting up and the first configuration take (registering and reading
+// protobufs, above all) is several times what carrying traffic takes.
+package lean
+
+import (
+	"context"
+	"os"
+	"runtime/debug"
+	"time"
+)
+
+// garbage is GOGC for a proxy. Exchanges allocate next to nothing, so that the
+// collector hardly runs under load either; with Go's 100 the heap at rest grows to twice
+// what is alive in it before anything is collected.
+const garbage = 50
+
+// Pace sets how eagerly memory is collected, unless GOGC says so.
+func Pace() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
+}
+
+// settled is how long after the first configuration memory is given back: soon,
+// and again when what was asked for on demand has come.
+var settled = [...]time.Duration{3 * time.Second, time.Minute}
+
+// Settle waits until ready returns nil, lets things calm down and gives back what
+// only starting took. It returns when that is done, or ctx ends.
+func Settle(ctx context.Context, ready func() error) {
+	const poll = 200 * time.Millisecond
+	for ready() != nil {
+		if !wait(ctx, poll) {
+			return
+		}
+	}
+	for _, d := range settled {
+		if !wait(ctx, d) {
+			return
+		}
+		debug.FreeOSMemory()
+		dropCode()
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
