@@ -95,11 +95,12 @@ type clusterKey struct {
 	// Original: connections keep the address that the client wanted.
 	Original     bool
 	PeerExchange bool
+	Own          bool // one of our proxies
 }
 
 func (b *Backend) clusterKey(c *derive.Context, v sight.View, name mesh.ClusterName) clusterKey {
 	k := clusterKey{
-		endpointKey: b.endpointKey(c, v, name), IPv6: v.Traits.IPv6, PeerExchange: v.Traits.PeerExchange,
+		endpointKey: b.endpointKey(c, v, name), IPv6: v.Traits.IPv6, PeerExchange: v.Traits.PeerExchange, Own: v.Traits.Own,
 		Original: !v.Traits.Router && !v.Traits.NoCapture && v.Traits.HTTPProxyPort == 0,
 	}
 	key := b.Knows(c, k.Sight, name.Host)

@@ -40,7 +40,10 @@ func (b *Backend) edgeTable(c *derive.Context, cl sight.Client, s sight.Sight, d
 	var hosts []*route.Host
 	wished := b.Wishes.VirtualHosts.Get(c, intent.Table{Subject: cl.Subject, Port: d.Port, Bind: d.Bind, Server: server})
 	for _, vh := range wished {
-		hosts = append(hosts, b.edgeHost.Get(c, edgeKey{Sight: s, Client: cl.Subject, Port: d.Port, TLS: server >= 0, Gateways: gatewaysOf(d, server), Host: vh}))
+		k := edgeKey{Sight: s, Client: cl.Subject, Port: d.Port, TLS: server >= 0, Gateways: gatewaysOf(d, server), Host: vh}
+		if h := b.edgeHost.Get(c, k); h != nil {
+			hosts = append(hosts, h)
+		}
 	}
 	if len(hosts) == 0 {
 		hosts = []*route.Host{route.NewHost(&routev3.VirtualHost{Name: "blackhole:" + strconv.Itoa(d.Port), Domains: []string{"*"}})}
@@ -59,6 +62,7 @@ type edgeKey struct {
 	Host     *intent.VirtualHost
 }
 
+// edgeHostFor compiles one host; nil for one without routes.
 func (b *Backend) edgeHostFor(c *derive.Context, k edgeKey) *route.Host {
 	out := &routev3.VirtualHost{
 		Name: string(k.Host.Host) + ":" + strconv.Itoa(k.Port), Domains: []string{string(k.Host.Host)},
@@ -72,6 +76,9 @@ func (b *Backend) edgeHostFor(c *derive.Context, k edgeKey) *route.Host {
 		Retries: &b.Settings(c).OutboundRetries, Port: k.Port, TLS: k.TLS, Gateways: splitGateways(k.Gateways),
 	}
 	out.Routes = r.Routes(k.Host.Routes)
+	if len(out.Routes) == 0 && !k.Host.Redirect {
+		return nil // named by routes for connections alone; it must not hide a wildcard that has some for requests
+	}
 	var origins []source.Origin
 	for i := range k.Host.Routes {
 		if o := (source.Origin{Object: k.Host.Routes[i].Origin.Object}); !slices.Contains(origins, o) {

@@ -110,7 +110,10 @@ func (b *Backend) endpoint(c *derive.Context, e *registry.Endpoint) *endpointv3.
 		port = int(e.Addr.Port())
 		addr = emit.Address(e.Addr.Addr().String(), port)
 	}
-	md := map[string]*structpb.Struct{emit.Istio: emit.Texts(map[string]string{"workload": workloadMetadata(e)})}
+	md := map[string]*structpb.Struct{}
+	if e.App != "" { // the world outside has no workloads
+		md[emit.Istio] = emit.Texts(map[string]string{"workload": workloadMetadata(e)})
+	}
 	if e.MTLS && b.acceptsMTLS(c, e, port) {
 		md[emit.Socket] = emit.Texts(map[string]string{"tlsMode": "istio"})
 	}

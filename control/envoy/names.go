@@ -58,11 +58,32 @@ func (b *Backend) address(c *derive.Context, n Named) *xds.Resource {
 	if a, err := netip.ParseAddr(rest); err == nil {
 		return b.addressAt(c, n, s, a)
 	}
+	if first == "" {
+		return b.serviceAddress(c, n, b.meant(c, s, rest))
+	}
 	key := b.Admits(c, s, mesh.NormalHost(rest))
-	if first != "" && key.Namespace != mesh.Namespace(first) {
+	if key.Namespace != mesh.Namespace(first) {
 		return nil
 	}
 	return b.serviceAddress(c, n, key)
+}
+
+// meant is the service that a name means to a client who may shorten it, as DNS would complete it.
+func (b *Backend) meant(c *derive.Context, s sight.Sight, name string) registry.ServiceKey {
+	host := mesh.NormalHost(name)
+	domain := b.Settings(c).Domain
+	tries := []mesh.Hostname{host}
+	if svc, ns, ok := strings.Cut(strings.TrimSuffix(string(host), ".svc"), "."); !ok {
+		tries = []mesh.Hostname{mesh.ServiceHost(svc, s.Namespace(), domain)}
+	} else if !strings.Contains(ns, ".") {
+		tries = append(tries, mesh.ServiceHost(svc, mesh.Namespace(ns), domain))
+	}
+	for _, h := range tries {
+		if k := b.Admits(c, s, h); !k.IsZero() {
+			return k
+		}
+	}
+	return registry.ServiceKey{}
 }
 
 func (b *Backend) addressAt(c *derive.Context, n Named, s sight.Sight, a netip.Addr) *xds.Resource {

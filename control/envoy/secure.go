@@ -63,7 +63,7 @@ func (b *Backend) secure(c *derive.Context, m *clusterv3.Cluster, k clusterKey, 
 		return transport.Verifies{}
 	case t.Mode == intent.TLSSimple, t.Mode == intent.TLSMutual:
 		http := cluster.CarriesHTTP(port.Protocol) || port.Protocol == mesh.HTTPS
-		socket, verifies := transport.ForRule(t, string(s.Host), http, version == cluster.HTTP2)
+		socket, verifies := transport.ForRule(t, transport.Endpoint{Host: string(s.Host), HTTP: http, H2: version == cluster.HTTP2, Own: k.Own})
 		m.TransportSocket = transport.Announced(p.ProxyProtocol, socket)
 		return verifies
 	}

@@ -80,6 +80,13 @@ func agentSecret(name string) *tlsv3.SdsSecretConfig {
 	}
 }
 
+// systemSecret refers to what the proxy's machine trusts, as far as its agent knows; it is not waited for forever.
+func systemSecret() *tlsv3.SdsSecretConfig {
+	s := agentSecret("file-root:system")
+	s.SdsConfig.InitialFetchTimeout = nil
+	return s
+}
+
 // named refers to a secret of ours. Nobody waits for it forever: a port whose certificate is
 // missing opens after Envoy's default of 15 s, and resets connections.
 func named(name string) *tlsv3.SdsSecretConfig {

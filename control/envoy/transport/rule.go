@@ -23,12 +23,21 @@ type Verifies struct {
 	NameBySNI, NameByRequest bool
 }
 
-// ForRule is TLS as a rule asks for it: SIMPLE or MUTUAL. host is the service's, http whether requests can be looked
-// at. A rule that names no authority means the system's, and with these, a certificate is worth something only
+// An Endpoint is what a rule's TLS is towards.
+type Endpoint struct {
+	Host string // the service's
+	HTTP bool   // requests can be looked at
+	H2   bool   // HTTP/2 is spoken
+	// Own: the proxy is one of ours, which finds the system's authorities by itself. An Envoy does not and is
+	// pointed to its agent.
+	Own bool
+}
+
+// ForRule is TLS as a rule asks for it: SIMPLE or MUTUAL. A rule that names no authority means the system's, and with these, a certificate is worth something only
 // for a name: the rule's names, the SNI it gives, or the host that each request names.
-func ForRule(t *intent.ClientTLS, host string, http, h2 bool) (*corev3.TransportSocket, Verifies) {
+func ForRule(t *intent.ClientTLS, e Endpoint) (*corev3.TransportSocket, Verifies) {
 	common := &tlsv3.CommonTlsContext{TlsParams: versions()}
-	if h2 {
+	if e.H2 {
 		common.AlpnProtocols = []string{"h2"}
 	}
 	if t.Mode == intent.TLSMutual {
@@ -40,38 +49,43 @@ func ForRule(t *intent.ClientTLS, host string, http, h2 bool) (*corev3.Transport
 	}
 	how := Verifies{NameBySNI: t.SNI == ""}
 	sni := t.SNI
-	if sni == "" && host != "" && host[0] != '*' {
-		sni = host // for what is not HTTP
+	if sni == "" && e.Host != "" && e.Host[0] != '*' {
+		sni = e.Host // for what is not HTTP
 	}
 	if !t.SkipVerify {
-		validate(common, t, sni, http, &how)
+		validate(common, t, sni, e, &how)
 	}
 	return client(&tlsv3.UpstreamTlsContext{Sni: sni, CommonTlsContext: common}), how
 }
 
-func validate(common *tlsv3.CommonTlsContext, t *intent.ClientTLS, sni string, http bool, how *Verifies) {
+func validate(common *tlsv3.CommonTlsContext, t *intent.ClientTLS, sni string, e Endpoint, how *Verifies) {
 	names := t.SubjectAltNames
 	system := t.CA == systemRoots || t.CA == "" && t.Credential == ""
 	switch {
 	case len(names) > 0:
-	case t.SNI == "" && http:
+	case t.SNI == "" && e.HTTP:
 		how.NameByRequest = true
 	case system && sni != "":
 		names = []string{sni}
 	}
 	v := &tlsv3.CertificateValidationContext{MatchSubjectAltNames: exact(names)}
+	var secret *tlsv3.SdsSecretConfig
 	switch {
-	case system:
+	case system && e.Own:
 		v.SystemRootCerts = &tlsv3.CertificateValidationContext_SystemRootCerts{}
+	case system:
+		secret = systemSecret()
 	case t.CA != "":
 		v.TrustedCa = emit.File(t.CA)
+	default:
+		secret = named(t.Credential + "-cacert")
 	}
 	if t.CRL != "" {
 		v.Crl = emit.File(t.CRL)
 	}
-	if t.CA == "" && t.Credential != "" {
+	if secret != nil {
 		common.ValidationContextType = &tlsv3.CommonTlsContext_CombinedValidationContext{CombinedValidationContext: &tlsv3.CommonTlsContext_CombinedCertificateValidationContext{
-			DefaultValidationContext: v, ValidationContextSdsSecretConfig: named(t.Credential + "-cacert"),
+			DefaultValidationContext: v, ValidationContextSdsSecretConfig: secret,
 		}}
 		return
 	}
