@@ -108,6 +108,8 @@ type Local struct {
 	Status  int // 0: none
 	Details string
 	Body    string
+	// GRPC is the gRPC status of an answer to a call; 0: what Status stands for.
+	GRPC int
 }
 
 // A Shadow is the verdict of a policy that is not enforced.
@@ -202,5 +204,5 @@ func (x *Exchange) Grant() { x.granted++ }
 // The filters after the one that calls it do not see the request. Header fields
 // are added to Response.Header.
 func (x *Exchange) Answer(status int, details, body string) {
-	x.Local = Local{status, details, body}
+	x.Local = Local{Status: status, Details: details, Body: body}
 }

@@ -86,6 +86,9 @@ func (x *exchange) fail(f *fault.Fault) {
 		_ = x.down.SetWriteDeadline(time.Now().Add(lingerFor))
 	}
 	x.Local = filter.Local{Status: x.statusOf(f, a), Details: x.Details, Body: x.bodyOf(f, a)}
+	if x.Details == answers[fault.MaxDuration].details {
+		x.Local.GRPC = grpcstatus.DeadlineExceeded // of all that takes too long this alone, as Envoy has it
+	}
 	x.Response.Reset()
 	h := &x.Response.Header
 	if f.Kind == fault.Overflow {
@@ -172,7 +175,11 @@ func (x *exchange) answer() {
 	if x.GRPC && !h.Has("grpc-status") {
 		resp.Status = 200
 		h.Set("content-type", "application/grpc")
-		h.Set("grpc-status", strconv.Itoa(grpcstatus.Of(l.Status)))
+		code := l.GRPC
+		if code == 0 {
+			code = grpcstatus.Of(l.Status)
+		}
+		h.Set("grpc-status", strconv.Itoa(code))
 		if body != "" {
 			h.Set("grpc-message", grpcstatus.Message(body))
 		}

@@ -86,3 +86,22 @@ func TestGRPCErrorsOfOurOwn(t *testing.T) {
 		t.Errorf("log %s", lines)
 	}
 }
+
+// A call's deadline is the caller's own: whoever sees it pass first, it has one
+// name. A route's timeout is another thing.
+func TestGRPCDeadline(t *testing.T) {
+	h, _, _ := stuck(t)
+	addr, zero := backend(t, h), time.Duration(0)
+	r := newRig(t, func(s *setup) {
+		s.specs = append(s.specs, cluster("stuck", upstream.HTTP1, addr))
+		s.routes = append(s.routes,
+			to("/deadline", "stuck", func(f *route.Forward) { f.Stream = &route.StreamLimit{GRPCMax: &zero} }),
+			to("/timeout", "stuck", func(f *route.Forward) { f.Timeout = 20 * time.Millisecond }))
+	})
+	for path, want := range map[string]string{"/deadline": "4 downstream duration timeout", "/timeout": "14 upstream request timeout"} {
+		resp, _ := do(t, client(t, true), r.request("POST", path, strings.NewReader("x"), "content-type", "application/grpc", "grpc-timeout", "20m"))
+		if got := resp.Header.Get("grpc-status") + " " + resp.Header.Get("grpc-message"); resp.StatusCode != 200 || got != want {
+			t.Errorf("%s: %d %q, want %q", path, resp.StatusCode, got, want)
+		}
+	}
+}

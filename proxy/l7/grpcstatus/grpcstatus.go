@@ -6,6 +6,9 @@ package grpcstatus
 
 import "strings"
 
+// DeadlineExceeded is what a call is told whose own deadline has passed.
+const DeadlineExceeded = 4
+
 // Of is the gRPC status that an HTTP status of ours stands for
 // (Envoy: Grpc::Utility::httpToGrpcStatus).
 func Of(status int) int {
