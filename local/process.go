@@ -13,7 +13,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"sync"
 
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/netio/netns"
@@ -59,7 +58,6 @@ type process struct {
 	done chan struct{} // closed when it has ended
 	err  error         // how it ended; set before done is closed
 
-	mu    sync.Mutex
 	thing made.Thing
 }
 

@@ -76,13 +76,12 @@ func questions() (out []question) {
 	get("h.test", "/w/host", "x-forwarded-host", "first.test")
 	get("h.test", "/w/hh")
 	get("h.test", "/ops", "x-gone", "1", "x-swap", "old", "x-more", "1", "x-there", "yes", "x-over", "old", "x-level", "client")
-	for _, q := range []question{{"GET", "h", "/denied", nil}, {"GET", "h", "/denied/x?y", nil}, {"GET", "h", "/t/1/x/2/3", nil}, {"GET", "h", "/t/1/x/", nil}, {"GET", "h", "/t/1/x", nil}, {"GET", "h", "/t/1/2/x/3", nil},
+	return append(out, []question{
+		{"GET", "h", "/denied", nil}, {"GET", "h", "/denied/x?y", nil}, {"GET", "h", "/t/1/x/2/3", nil}, {"GET", "h", "/t/1/x/", nil}, {"GET", "h", "/t/1/x", nil}, {"GET", "h", "/t/1/2/x/3", nil},
 		{"GET", "h", "/", []string{"x-deny", "yes"}}, {"GET", "h", "/", []string{"x-deny", "no"}}, {"GET", "h", "/", []string{"x-deny", "no", "x-deny", "yes"}}, {"GET", "h", "/", []string{"x-deny", "yes", "x-deny", "yes"}},
 		{"GET", "h", "/only-get", nil}, {"POST", "h", "/only-get", nil}, {"GET", "h", "/need-user", nil}, {"GET", "h", "/need-user", []string{"x-user", "ann"}}, {"GET", "h", "/need-user", []string{"x-user", "bob"}},
-		{"GET", "h", "/not-local", nil}, {"GET", "h", "/port", nil}, {"GET", "h", "/mtls", nil}} {
-		out = append(out, q)
-	}
-	return out
+		{"GET", "h", "/not-local", nil}, {"GET", "h", "/port", nil}, {"GET", "h", "/mtls", nil},
+	}...)
 }
 
 // TestAgreesWithEnvoy puts the same configuration and the same requests to a

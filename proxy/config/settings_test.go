@@ -57,14 +57,14 @@ const tcpTo = `- {name: tcp, typed_config: {"@type": type.googleapis.com/envoy.e
 `
 
 func TestHTTPSettings(t *testing.T) {
-	l, err := apply(t, "", hcm(`codec_type: HTTP1
+	_, err := apply(t, "", hcm(`codec_type: HTTP1
 via: me
 add_user_agent: false
 `))
 	if err == nil || !strings.Contains(err.Error(), "add_user_agent is not supported") {
 		t.Errorf("%v", err)
 	}
-	l, err = apply(t, "", hcm(`codec_type: HTTP2
+	l, err := apply(t, "", hcm(`codec_type: HTTP2
 common_http_protocol_options: {idle_timeout: 1s, max_connection_duration: 2s, max_headers_count: 3, max_stream_duration: 4s, headers_with_underscores_action: DROP_HEADER, max_requests_per_connection: 5}
 http_protocol_options: {allow_absolute_url: false, accept_http_10: true, default_host_for_http_10: h, enable_trailers: true, header_key_format: {stateful_formatter: {name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}}
 http2_protocol_options: {max_concurrent_streams: 6, initial_stream_window_size: 65536, initial_connection_window_size: 65537, hpack_table_size: 7, allow_connect: true, connection_keepalive: {interval: 8s, timeout: 9s}}

@@ -14,7 +14,7 @@ import (
 func (x *Exchange) Record(r *accesslog.Record) {
 	*r = accesslog.Record{
 		Request: x.Request, Trailer: x.Trailer,
-		Start: x.Start, Duration: x.marks[ResponseEnd], Marks: (*[points]accesslog.Mark)(&x.marks),
+		Start: x.Start, Duration: x.marks[ResponseEnd], Marks: &x.marks,
 		Status: x.Response.Status, GRPCStatus: x.GRPCStatus, Flags: &x.Flags, Details: x.Details, LocalBody: x.Local.Body,
 		Received: x.Received, Sent: x.Sent, Wire: [4]uint64{x.WireReceived, x.WireSent, x.Upstream.Received, x.Upstream.Sent},
 		Attempts: x.Attempts, Route: x.Target.Route, Cluster: x.Target.Cluster,

@@ -22,7 +22,7 @@ func FuzzEncoder(f *testing.F) {
 		dec := hpack.NewDecoder(DefaultTable, nil)
 		for len(words) >= 2 {
 			if words[0] == "!" {
-				n := int(min(len(words[1])*57, 8000))
+				n := min(len(words[1])*57, 8000)
 				enc.Resize(n)
 				dec.SetAllowedMaxDynamicTableSize(uint32(min(n, DefaultTable)))
 				words = words[2:]

@@ -50,7 +50,6 @@ type labelKey struct {
 	reporter  reporter
 	protocol  protocol
 	special   special
-	mutual    bool
 	code      int16
 	grpc      int16
 	flags     filter.Flags
