@@ -34,14 +34,15 @@ type World struct {
 	Demand func(ctx context.Context, dst netip.AddrPort, host string) (Demanded, error)
 }
 
-// Demanded is what an on-demand chain found for a destination: HTTP with a route
-// table, or the cluster for plain bytes.
+// Demanded is what an on-demand chain found for a destination: a listener, or a
+// route table for HTTP and a cluster for other bytes.
 type Demanded struct {
-	Name    string               // of the service port, "host:port"; "" if it is none of the mesh
-	Routes  *config.RouteRef     // nil unless the destination carries HTTP
-	Cluster *upstream.Ref        // nil if Routes decides
-	Found   bool                 // false: not of the mesh, the chain's own settings apply
-	Service upstream.ServiceFact // what is called
+	Name     string               // of the service port, "host:port"; "" if it is none of the mesh
+	Listener *config.Listener     // nil unless its chains decide
+	Routes   *config.RouteRef     // nil unless the destination carries HTTP
+	Cluster  *upstream.Ref        // nil if Routes or Listener decide
+	Found    bool                 // false: not of the mesh, the chain's own settings apply
+	Service  upstream.ServiceFact // what is called
 }
 
 // Ask answers a query in JSON.

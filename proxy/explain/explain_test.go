@@ -236,3 +236,44 @@ func TestOutboundCaptured(t *testing.T) {
 		t.Error("a name without a way to look it up: no error")
 	}
 }
+
+func TestOnDemand(t *testing.T) {
+	w := newWorld(t, "testdata/captured.yaml")
+	http := w.Snapshot.Listener("0.0.0.0_9080")
+	all := w.Snapshot.Listener("virtualOutbound").Chains[1]
+	all.OnDemand, all.TCP = &config.OnDemand{HTTP: http.Chains[0].HTTP, TCP: all.TCP}, nil
+	known := Demanded{Name: "details.default.svc.cluster.local:80", Found: true}
+	for name, c := range map[string]struct {
+		to      Demanded
+		err     error
+		url     string
+		outcome Outcome
+		says    string
+	}{
+		"HTTP":     {known.with(http.Chains[0].HTTP.Routes, nil, nil), nil, "http://10.0.0.1/", Respond, "204"},
+		"bytes":    {known.with(nil, w.Clusters.Ref("PassthroughCluster"), nil), nil, "tcp://10.0.0.1:80", Forward, "goes to 10.0.0.1:80"},
+		"listener": {known.with(nil, nil, http), nil, "tcp://10.0.0.1:80", Forward, "goes to 10.0.0.1:80"},
+		"neither":  {known, nil, "tcp://10.0.0.1:80", Refuse, "only HTTP goes there"},
+		"nobody":   {Demanded{}, nil, "http://10.0.0.1/", Forward, "goes to 10.0.0.1:80"},
+		"outage":   {Demanded{}, errors.New("the control plane is away"), "http://10.0.0.1/", Refuse, "the control plane is away"},
+	} {
+		w.Demand = func(_ context.Context, dst netip.AddrPort, host string) (Demanded, error) {
+			if dst.String() != "10.0.0.1:80" || host != "10.0.0.1" {
+				t.Errorf("%s: asked for %s, %s", name, dst, host)
+			}
+			return c.to, c.err
+		}
+		if a := ask(t, w, Query{Side: Outbound, URL: c.url}); a.Outcome != c.outcome || !strings.Contains(a.Summary, c.says) {
+			t.Errorf("%s: %s %q", name, a.Outcome, a.Summary)
+		}
+	}
+	w.Demand = nil
+	if _, err := w.Answer(t.Context(), Query{Side: Outbound, URL: "http://10.0.0.1/"}); err == nil {
+		t.Error("nobody to ask: no error")
+	}
+}
+
+func (d Demanded) with(r *config.RouteRef, c *upstream.Ref, l *config.Listener) Demanded {
+	d.Routes, d.Cluster, d.Listener = r, c, l
+	return d
+}

@@ -250,18 +250,38 @@ func (w World) demand(ctx context.Context, a *Answer, r *request, chain *config.
 	if !a.mayConnect(chain, conn) {
 		return nil
 	}
-	switch {
-	case !to.Found:
+	if !to.Found {
 		a.add(Step{Stage: StageRoute, Name: conn.OriginalDst.String(), Says: "the mesh knows nobody there: the mesh's policy for unknown destinations applies"})
 		a.tcp(chain.OnDemand.TCP, chain.OnDemand.TCP.Pick(r.random), r, conn)
+		return nil
+	}
+	a.add(Step{Stage: StageName, Name: to.Name, Says: "is what the control plane knows at " + conn.OriginalDst.String()})
+	switch {
+	case to.Listener != nil:
+		return w.handedOver(ctx, a, r, to.Listener, conn)
 	case to.Routes != nil && r.isHTTP():
-		a.add(Step{Stage: StageName, Name: to.Name, Says: "is what the control plane knows at " + conn.OriginalDst.String()})
 		a.http(r, chain.OnDemand.HTTP, to.Routes, conn)
-	default:
-		a.add(Step{Stage: StageName, Name: to.Name, Says: "is what the control plane knows at " + conn.OriginalDst.String()})
+	case to.Cluster != nil:
 		a.tcp(chain.OnDemand.TCP, to.Cluster, r, conn)
+	default:
+		a.fail(0, Step{Stage: StageRoute, Name: to.Name, Says: "only HTTP goes there"})
 	}
 	return nil
+}
+
+// handedOver explains what the listener of a destination does.
+func (w World) handedOver(ctx context.Context, a *Answer, r *request, l *config.Listener, conn *filter.Conn) error {
+	facts := r.facts(conn.Local)
+	conn.Listener = l.Name
+	chain := a.choose(l, &facts)
+	if chain == nil {
+		return nil
+	}
+	if chain.OnDemand != nil {
+		return fmt.Errorf("listener %s asks for destinations a second time", l.Name)
+	}
+	conn.Chain = chain.Name
+	return w.through(ctx, a, r, chain, conn)
 }
 
 // tcp explains where plain bytes go.
