@@ -216,6 +216,9 @@ func (f *feed) topic(typeURL string) *topic {
 	if i >= 0 {
 		t.bound, t.rank = f.kinds[i], i
 	}
+	if typeURL == typeEndpoint {
+		t.spares = f.spares
+	}
 	f.topics = append(f.topics, t)
 	slices.SortStableFunc(f.topics, func(a, b *topic) int { return cmp.Compare(a.rank, b.rank) })
 	f.mu.Lock()
@@ -255,6 +258,13 @@ func (f *feed) follow(t *topic, d *draft) {
 	}
 }
 
+// spares reports whether a cluster that is about to go keeps its endpoints: until what names it has changed, requests
+// still go there. If it comes back, follow has its endpoints sent, and trail if it goes.
+func (f *feed) spares(name string) bool {
+	_, going := f.trailing[name]
+	return going
+}
+
 // trailDue reports whether removed clusters may be taken from the client now, or else in how long to look
 // again. busy: something else is about to be sent.
 func (f *feed) trailDue(busy bool) (wait time.Duration, due bool) {
@@ -285,6 +295,11 @@ func (f *feed) trail(busy bool) *xds.Update {
 	}
 	u := &xds.Update{TypeURL: typeCluster, Version: f.version(f.hub.g.Version()), Removed: slices.Sorted(maps.Keys(f.trailing))}
 	clear(f.trailing)
+	if i := slices.IndexFunc(f.topics, func(t *topic) bool { return t.typeURL == typeEndpoint }); i >= 0 {
+		for _, n := range u.Removed {
+			f.changed = f.topics[i].forceSpared(n) || f.changed
+		}
+	}
 	return u
 }
 

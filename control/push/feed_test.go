@@ -130,6 +130,27 @@ func TestEndpointsFollowTheirCluster(t *testing.T) {
 	})
 }
 
+func TestAClusterThatGoesKeepsItsEndpoints(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		w.set(typeCluster, "a", "1")
+		w.set(typeEndpoint, "a", "1")
+		f.Subscribe(typeCluster, nil, nil, true)
+		f.Subscribe(typeEndpoint, []string{"a"}, nil, false)
+		f.Subscribe(typeRoute, []string{"r"}, nil, false)
+		said(t, f, moment)
+		w.set(typeCluster, "a", "")
+		w.set(typeEndpoint, "a", "")
+		w.set(typeRoute, "r", "2")
+		expect(t, "at first", said(t, f, moment), "RouteConfiguration r=2")
+		w.set(typeCluster, "a", "2")
+		w.set(typeEndpoint, "a", "2")
+		expect(t, "it comes back", said(t, f, moment), "Cluster a=2; ClusterLoadAssignment a=2")
+		w.set(typeCluster, "a", "")
+		w.set(typeEndpoint, "a", "")
+		expect(t, "it goes", said(t, f, time.Second), "Cluster -a; ClusterLoadAssignment a=empty")
+	})
+}
+
 func TestClustersAreRemovedLast(t *testing.T) {
 	script(t, func(t *testing.T, w *world, f *feed) {
 		w.set(typeCluster, "a", "1")

@@ -28,7 +28,8 @@ type topic struct {
 	wildDirty bool            // it has changed
 	list      []*xds.Resource // as it was last sent, sorted by name
 
-	items   map[string]*item // asked for by name
+	spares  func(name string) bool // whether a change is withheld for now; may be nil
+	items   map[string]*item       // asked for by name
 	todo    []*item
 	orphans []string // sent by name, not asked for by name any more, and only wanted if listed
 }
@@ -41,6 +42,7 @@ type item struct {
 	last   *xds.Resource // what was sent; nil if it was said not to exist
 	queued bool          // in todo
 	forced bool          // to be sent even if it is what was sent
+	spared bool          // a change was withheld
 }
 
 // A tag is what a hold is on.
@@ -75,6 +77,16 @@ func (t *topic) force(name string) {
 	if it := t.items[name]; it != nil {
 		it.force()
 	}
+}
+
+// forceSpared sends a change that was withheld.
+func (t *topic) forceSpared(name string) bool {
+	it := t.items[name]
+	if it == nil || !it.spared {
+		return false
+	}
+	it.force()
+	return true
 }
 
 func (t *topic) forceAll() {
@@ -200,6 +212,9 @@ func (t *topic) buildItem(c *derive.Context, d *draft, it *item) {
 		r = t.get(c, it.name)
 	}
 	was := it.last
+	if it.spared = !it.forced && r != nil && was != nil && r != was && t.spares != nil && t.spares(it.name); it.spared {
+		return
+	}
 	it.last = r
 	if was != nil && (r == nil || r.Name != was.Name) {
 		d.drop(was.Name, true)
