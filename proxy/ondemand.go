@@ -148,7 +148,7 @@ func (p *Proxy) refuse(conn *netio.Peeked, facts *filter.Conn, chain *config.Fil
 	if !errors.As(err, &f) {
 		f = &fault.Fault{Side: fault.Mesh, Kind: fault.Internal, Err: err}
 	}
-	p.log.Info("a connection is refused", "destination", wanted(facts), "error", f)
+	p.log.Debug("a connection is refused", "destination", wanted(facts), "error", f)
 	if seen, err := listen.Inspect(conn, own, facts); err == nil && seen.Transport != "tls" && len(seen.Protocols) > 0 {
 		p.l7.ServeConn(conn, facts, chain.OnDemand.HTTP, config.NoRoutes(f), closed)
 		return
