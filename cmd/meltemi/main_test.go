@@ -20,6 +20,7 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/meltemi/meltemi/local"
 	"github.com/meltemi/meltemi/local/made"
@@ -116,6 +117,29 @@ func TestExitCodes(t *testing.T) {
 	} {
 		if got := exit(&cobra.Command{}, err); got != want {
 			t.Errorf("%v: exit code %d, want %d", err, got, want)
+		}
+	}
+}
+
+// What the manual says of flags and commands is what there is.
+func TestTheManualKnowsEveryFlag(t *testing.T) {
+	b, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manual := string(b)
+	for _, make := range []func() *cobra.Command{controlCommand, proxyCommand} {
+		c := make()
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if !strings.Contains(manual, "`--"+f.Name+"`") {
+				t.Errorf("docs/operations.md says nothing of --%s of meltemi %s", f.Name, c.Name())
+			}
+		})
+	}
+	known := map[string]bool{"control": true, "proxy": true, "bookshop": true, "up": true, "run": true, "version": true}
+	for _, make := range subcommands {
+		if c := make(); !known[c.Name()] && !strings.Contains(manual, "`meltemi "+c.Name()) {
+			t.Errorf("docs/operations.md says nothing of meltemi %s", c.Name())
 		}
 	}
 }

@@ -37,6 +37,7 @@ func Proxy(fs *pflag.FlagSet, w io.Writer) func() (proxy.Config, error) {
 	fs.StringVar(&n.Cluster, "cluster-id", "Kubernetes", "name of the cluster it belongs to")
 
 	fs.StringVar(&cfg.Control, "control", "", "control plane, HOST:PORT")
+	fs.BoolVar(&cfg.Plaintext, "control-plaintext", false, "speak to the control plane without TLS, and take no certificate from it")
 	fs.StringVar(&cfg.RootFile, "root", "", "file with the root certificates of the control plane")
 	fs.StringVar(&cfg.TokenFile, "token-file", "", "file with the join token")
 	fs.StringVar(&cfg.Static, "static", "", "Envoy bootstrap whose static resources are in force from the start")
@@ -70,8 +71,8 @@ func Proxy(fs *pflag.FlagSet, w io.Writer) func() (proxy.Config, error) {
 			return cfg, fmt.Errorf("--interception %s: want REDIRECT or NONE", interception)
 		case cfg.Control == "" && cfg.Static == "":
 			return cfg, fmt.Errorf("name a control plane with --control, or a static configuration with --static")
-		case cfg.Control != "" && cfg.RootFile == "":
-			return cfg, fmt.Errorf("--root: name the file with the control plane's root certificate")
+		case cfg.Control != "" && cfg.RootFile == "" && !cfg.Plaintext:
+			return cfg, fmt.Errorf("--root: name the file with the control plane's root certificate, or say --control-plaintext")
 		}
 		n.NoCapture = interception == "NONE"
 		for _, ip := range ips {
