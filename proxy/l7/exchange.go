@@ -38,6 +38,7 @@ type exchange struct {
 	progress   atomic.Uint32 // moves whenever bytes do
 	idleLimit  atomic.Int64  // stream idle timeout; 0: none
 	isTunnel   atomic.Bool   // the client may end its side and go on reading
+	head       atomic.Uint32 // of an HTTP/1 request: headDone, headComing or headLate
 	nextOfConn *exchange     // guarded by connection.mu, as what the sweeper saw is
 	prevOfConn *exchange
 	seen       uint32

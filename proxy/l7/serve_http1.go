@@ -72,7 +72,11 @@ func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 	if head > 0 {
 		_ = sc.SetReadDeadline(x.Start.Add(head))
 	}
+	x.head.Store(headComing)
 	err := sc.ReadRequest(x.Request)
+	if !x.head.CompareAndSwap(headComing, headDone) {
+		err = os.ErrDeadlineExceeded // the sweeper has ended the reading
+	}
 	if head > 0 {
 		_ = sc.SetReadDeadline(time.Time{})
 	}

@@ -174,7 +174,9 @@ func (c *connection) version() (held []byte, two bool) {
 		held = append(held, p.Buffered()...)
 		if _, err := io.ReadFull(p, make([]byte, len(held))); err == nil {
 			if raw, ok := p.Raw(); ok {
+				c.mu.Lock() // the sweeper looks at it, too
 				c.net = raw
+				c.mu.Unlock()
 			}
 		}
 	}

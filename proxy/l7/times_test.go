@@ -248,6 +248,26 @@ func TestHeadMustArriveInTime(t *testing.T) {
 	}
 }
 
+// Half a head, dripping or silent, holds a connection no longer than any of the
+// times that bound a connection on which nothing is served.
+func TestHalfAHeadDoesNotHoldAConnection(t *testing.T) {
+	for name, set := range map[string]func(*setup){
+		"idle":         func(s *setup) { s.http.IdleTimeout = soon },
+		"stream idle":  func(s *setup) { s.http.StreamIdleTimeout = soon },
+		"max duration": func(s *setup) { s.http.MaxDuration = soon },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, set)
+			c := r.dial()
+			_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n")
+			resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+			if err != nil || resp.StatusCode != 408 {
+				t.Fatalf("%v, %v: want 408", resp, err)
+			}
+		})
+	}
+}
+
 func TestRequestMustArriveInTime(t *testing.T) {
 	r := newRig(t, func(s *setup) {
 		s.http.RequestTimeout = 2 * soon

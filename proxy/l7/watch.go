@@ -212,12 +212,42 @@ func (c *connection) look(now time.Time) {
 	if c.first == nil {
 		return
 	}
+	if c.h2 == nil && c.first.head.Load() == headComing {
+		c.boundHeadLocked(now)
+		return
+	}
 	if c.h2 == nil && still >= c.server.sweeper.every && !c.first.isTunnel.Load() && hangup.Seen(c.net) {
 		c.first.Cancel(upload.ClientGone)
 		return
 	}
 	for x := c.first; x != nil; x = x.nextOfConn {
 		x.look(now)
+	}
+}
+
+// Where an HTTP/1 request's head is.
+const (
+	headDone   = iota
+	headComing // being read
+	headLate   // the sweeper has ended the reading
+)
+
+// longestHead is how long a head may take that no setting bounds: half of one
+// must not hold a connection for ever. It is what Envoy advises for edges.
+const longestHead = time.Minute
+
+// boundHeadLocked ends the reading of a head that takes too long. Each request's
+// own deadline would do the same for the price of a timer per request.
+func (c *connection) boundHeadLocked(now time.Time) {
+	h, limit := c.site.http, longestHead
+	for _, d := range []time.Duration{h.StreamIdleTimeout, h.IdleTimeout} {
+		if d > 0 {
+			limit = min(limit, d)
+		}
+	}
+	late := now.Sub(c.first.Start) >= limit || !c.deadline.IsZero() && !now.Before(c.deadline)
+	if late && c.first.head.CompareAndSwap(headComing, headLate) {
+		_ = c.net.SetReadDeadline(now)
 	}
 }
 
