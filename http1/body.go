@@ -109,7 +109,9 @@ func (in *reader) readRaw(p []byte) (int, error) {
 		in.r += n
 		return n, nil
 	}
-	return in.conn.Read(p)
+	n, err := in.conn.Read(p)
+	in.got += int64(n)
+	return n, err
 }
 
 func truncation(err error) error {

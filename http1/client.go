@@ -230,6 +230,15 @@ func (c *ClientConn) Read(p []byte) (int, error) {
 // Trailer returns the response's trailers; it is valid once Read returned io.EOF.
 func (c *ClientConn) Trailer() *message.Header { return &c.in.trailer }
 
+// Traffic returns how many bytes were read and written since it was last called.
+// Nobody may be reading or writing meanwhile. What is spliced past a Tunnel is
+// not in it.
+func (c *ClientConn) Traffic() (in, out int64) {
+	in, out = c.in.got, c.out.sent
+	c.in.got, c.out.sent = 0, 0
+	return in, out
+}
+
 // Reusable says, after an exchange, whether another one may begin: both
 // messages are complete, neither asked to close, and nothing unasked was
 // received.
@@ -276,7 +285,7 @@ func (c *ClientConn) Tunnel() Tunnel {
 	if !c.final || c.in.kind != bodyTunnel {
 		return nil
 	}
-	return &tunnel{&c.in.reader}
+	return &tunnel{&c.in.reader, &c.out}
 }
 
 // Idle gives the buffers back and lifts deadlines while the connection waits in

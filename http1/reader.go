@@ -20,6 +20,7 @@ type reader struct {
 	r, w   int         // unread bytes: buf.b[r:w]
 	pinned int         // pinned ≤ r
 	held   []*buffer
+	got    int64 // from conn, not told by Traffic yet
 }
 
 func newReader(conn net.Conn) reader { return reader{conn: conn, lazy: newLazyReader(conn)} }
@@ -73,6 +74,7 @@ func (in *reader) fill(size int) error {
 			return err
 		}
 		in.buf, in.r, in.w, in.pinned = b, 0, n, 0
+		in.got += int64(n)
 		return nil
 	}
 	in.makeRoom(1)
@@ -82,6 +84,7 @@ func (in *reader) fill(size int) error {
 	for range 100 {
 		n, err := in.conn.Read(in.buf.b[in.w:])
 		in.w += n
+		in.got += int64(n)
 		if n > 0 {
 			return nil // an error with bytes will be met again
 		}

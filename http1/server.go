@@ -282,7 +282,7 @@ func (c *ServerConn) Tunnel() Tunnel {
 	if !c.headed || c.out.kind != bodyTunnel {
 		return nil
 	}
-	return &tunnel{&c.in.reader}
+	return &tunnel{&c.in.reader, &c.out}
 }
 
 // Linger closes a connection whose peer may still be sending, in a way that lets

@@ -19,12 +19,19 @@ type Tunnel = interface {
 	CloseWrite() error
 }
 
-type tunnel struct{ in *reader }
+type tunnel struct {
+	in  *reader
+	out *output
+}
 
 // Read returns bytes that came behind the head first.
 func (t *tunnel) Read(p []byte) (int, error) { return t.in.readRaw(p) }
 
-func (t *tunnel) Write(p []byte) (int, error) { return t.in.conn.Write(p) }
+func (t *tunnel) Write(p []byte) (int, error) {
+	n, err := t.in.conn.Write(p)
+	t.out.sent += int64(n)
+	return n, err
+}
 
 func (t *tunnel) Close() error { return t.in.conn.Close() }
 

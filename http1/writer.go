@@ -21,6 +21,7 @@ type output struct {
 	mute  bool  // the body is counted, not sent: a response to HEAD
 	left  int64 // bytes that Content-Length still promises
 	fault error // sticky
+	sent  int64 // given to conn, not told by Traffic yet
 	vec   net.Buffers
 	slots [2][]byte
 }
@@ -61,7 +62,8 @@ func (o *output) Flush() error {
 	if o.fault != nil || o.n == 0 {
 		return o.fault
 	}
-	_, err := o.conn.Write(o.buf.b[:o.n])
+	n, err := o.conn.Write(o.buf.b[:o.n])
+	o.sent += int64(n)
 	o.n = 0
 	o.fault = err
 	return err
@@ -103,12 +105,14 @@ func (o *output) put(p []byte) error {
 		}
 	}
 	if o.n == 0 {
-		_, o.fault = o.conn.Write(p)
-		return o.fault
+		n, err := o.conn.Write(p)
+		o.sent, o.fault = o.sent+int64(n), err
+		return err
 	}
 	o.slots = [2][]byte{o.buf.b[:o.n], p}
 	o.vec = o.slots[:]
-	_, o.fault = o.vec.WriteTo(o.conn)
+	n, err := o.vec.WriteTo(o.conn)
+	o.sent, o.fault = o.sent+n, err
 	o.slots, o.n = [2][]byte{}, 0
 	return o.fault
 }

@@ -136,6 +136,9 @@ func (c *ClientConn) ActiveStreams() int {
 	return c.active
 }
 
+// Traffic returns how many bytes the connection has read and written.
+func (c *ClientConn) Traffic() (in, out int64) { return c.rd.Got.Load(), c.sent.Load() }
+
 // LastActive returns when a stream last began or ended, or else when the
 // connection was made.
 func (c *ClientConn) LastActive() time.Time {

@@ -45,6 +45,7 @@ type conn struct {
 
 	blockBytes, blockFrames int // on the wire, of the header block in blk
 
+	sent     atomic.Int64 // bytes that the socket took
 	lastRead atomic.Int64 // when the socket last gave something (Unix nanoseconds), for KeepAlive
 
 	mu        sync.Mutex
@@ -72,7 +73,7 @@ type conn struct {
 
 func (c *conn) init(nc net.Conn, cfg Config, r role) {
 	c.nc, c.cfg, c.role = nc, cfg, r
-	c.rd = frame.Reader{Src: nc, Idle: c.beforeRead}
+	c.rd.Src, c.rd.Idle = nc, c.beforeRead
 	c.blk = head.NewDecoder(head.Limits{Bytes: cfg.Limits.HeaderBytes, Fields: cfg.Limits.HeaderFields, String: cfg.Limits.BlockBytes})
 	c.streams = make(map[uint32]*stream)
 	c.in = inflow{left: c.cfg.ConnWindow, size: c.cfg.ConnWindow}

@@ -219,7 +219,8 @@ func (c *conn) sendOnceLocked() {
 		_ = c.nc.SetWriteDeadline(c.deadline) // a closed socket says so at Write
 	}
 	c.mu.Unlock()
-	_, err := c.nc.Write(buf)
+	n, err := c.nc.Write(buf)
+	c.sent.Add(int64(n))
 	took := time.Since(now)
 	if cap(buf) <= 2*outSize {
 		box.b = buf[:0]

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 // A quiet connection holds a small read buffer, a busy one a large one.
@@ -27,6 +28,7 @@ type Reader struct {
 	Src  io.Reader
 	Pre  []byte // read by the caller before we began
 	Idle func() // called before a read that may wait
+	Got  atomic.Int64 // bytes that Src gave
 
 	buf   []byte
 	r, w  int // buf[r:w] is unread
@@ -120,6 +122,7 @@ func (r *Reader) fill(n int) error {
 		r.quiet = 0
 	}
 	r.w += k
+	r.Got.Add(int64(k))
 	if k > 0 {
 		return nil
 	}
