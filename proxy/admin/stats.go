@@ -104,6 +104,7 @@ func emitCluster(e *telemetry.Emitter, tag telemetry.Tag, c *upstream.Status) {
 	counter("upstream_cx_connect_timeout", s.ConnectTimeout.Load())
 	counter("upstream_cx_overflow", s.ConnOverflow.Load())
 	counter("upstream_cx_idle_timeout", s.ConnIdleRetired.Load())
+	counter("upstream_cx_max_duration_reached", s.ConnAgeRetired.Load())
 	counter("upstream_cx_retired_before_close", s.ConnLearnedRetired.Load())
 	counter("upstream_cx_destroy_remote", s.ConnRemoteClosed.Load())
 	counter("upstream_cx_none_healthy", s.NoneHealthy.Load())

@@ -94,6 +94,27 @@ func TestRetryOnConnectFailureGoesElsewhere(t *testing.T) {
 	}
 }
 
+// With previous_priorities a retry leaves the nearest endpoints, however well they look.
+func TestRetryLeavesThePriority(t *testing.T) {
+	near := backend(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "busy", 503) })
+	far := backend(t, echo)
+	r := newRig(t, func(s *setup) {
+		spec := cluster("b", upstream.HTTP1, near, far)
+		e := spec.Endpoints.Localities[0].Endpoints
+		spec.Endpoints.Localities = []upstream.Locality{{Priority: 0, Endpoints: e[:1]}, {Priority: 1, Endpoints: e[1:]}}
+		s.specs = append(s.specs, spec)
+		s.routes = append(s.routes, to("/", "b", retry("5xx", 2, func(p *route.Retry) { p.PreviousPriorities = 2 })))
+	})
+	for range 3 {
+		if resp, _ := r.get("/"); resp.StatusCode != 200 {
+			t.Fatalf("status %d", resp.StatusCode)
+		}
+	}
+	if line := r.logged(1)[0]; !strings.HasPrefix(line, "200|-|via_upstream|3|") {
+		t.Errorf("log %q", line)
+	}
+}
+
 // A streamed body is sent again to the next attempt, as far as it has come, and
 // what comes afterwards follows.
 func TestRetryReplaysAStreamedBody(t *testing.T) {

@@ -136,8 +136,11 @@ func (x *exchange) prepareAttempts(tunnel bool) {
 	if h := x.decision.Hash(x.Request, x.Remote, x.Conn.Local); h.OK {
 		x.pick.Hash, x.pick.HasHash, x.cookie = h.Value, true, h.Cookie
 	}
-	if p := x.decision.Route.Forward.Retry; p != nil && p.PreviousHosts {
-		x.pick.MaxReselect = p.MaxReselect
+	if p := x.decision.Route.Forward.Retry; p != nil {
+		if p.PreviousHosts {
+			x.pick.MaxReselect = p.MaxReselect
+		}
+		x.pick.AvoidEvery = int(p.PreviousPriorities)
 	}
 }
 

@@ -93,8 +93,7 @@ func (x *exchange) splice(down, up Tunnel) {
 	d, u := socket(down), socket(up)
 	if d != nil && u != nil && x.idleLimit.Load() == 0 {
 		to, from, _ := netio.Relay(d, u, 0)
-		x.Received += uint64(to)
-		x.Sent += uint64(from)
+		x.countTunnel(to, from)
 		return
 	}
 	var to, from atomic.Uint64
@@ -104,8 +103,21 @@ func (x *exchange) splice(down, up Tunnel) {
 	wg.Wait()
 	_ = up.Close()
 	_ = down.Close()
-	x.Received += to.Load()
+	if _, dialled := up.(rawTunnel); dialled {
+		x.countTunnel(int64(to.Load()), int64(from.Load()))
+		return
+	}
+	x.Received += to.Load() // the upstream's codec has counted its own
 	x.Sent += from.Load()
+}
+
+// countTunnel counts bytes that no codec saw.
+func (x *exchange) countTunnel(to, from int64) {
+	x.Received += uint64(to)
+	x.Sent += uint64(from)
+	s := x.cluster.Stats()
+	s.BytesOut.Add(to)
+	s.BytesIn.Add(from)
 }
 
 // copy moves one direction until it ends; a failure ends both.

@@ -19,6 +19,7 @@ type hostSet struct {
 
 type priority struct {
 	total, healthyCount, degradedCount int
+	health                             uint32 // percent, of healthy hosts alone
 	load, degradedLoad                 uint32 // percent of all requests; each priority's share
 	panic                              bool
 	healthy                            group // or every host, in panic
@@ -84,6 +85,7 @@ func splitPriorities(a *Assignment, hosts []*Host) [][]place {
 		for j := range l.Endpoints {
 			text := endpointText(&l.Endpoints[j])
 			if h := byAddr[text]; h != nil {
+				h.priority.Store(l.Priority)
 				p.hosts = append(p.hosts, h)
 				delete(byAddr, text) // a second mention of an address does not count
 			}
@@ -127,7 +129,8 @@ func (hs *hostSet) shareLoad(over uint64, threshold uint32) {
 	var sum uint32
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
-		sum += health(p.healthyCount, p.total) + health(p.degradedCount, p.total)
+		p.health = health(p.healthyCount, p.total)
+		sum += p.health + health(p.degradedCount, p.total)
 	}
 	total := min(100, sum)
 	if hs.judgePanic(total, threshold) {
@@ -141,10 +144,9 @@ func (hs *hostSet) shareLoad(over uint64, threshold uint32) {
 	var firstHealthy, firstDegraded *uint32
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
-		h := health(p.healthyCount, p.total)
-		p.load = min(left, h*100/total)
+		p.load = min(left, p.health*100/total)
 		left -= p.load
-		if h > 0 && firstHealthy == nil {
+		if p.health > 0 && firstHealthy == nil {
 			firstHealthy = &p.load
 		}
 	}
@@ -310,25 +312,24 @@ func (hs *hostSet) pick(spec *Spec, r *Request, random uint64, attempt int) *Hos
 	} else {
 		attempt = 0 // the next draw is another one anyway
 	}
-	g, ok := hs.group(random)
+	g, ok := hs.untried(r, random)
+	if !ok {
+		g, ok = hs.group(random)
+	}
 	if !ok {
 		return nil
 	}
 	return g.pick(spec, random, attempt)
 }
 
-// group chooses a priority by load, then a locality by weight.
+// group chooses a priority by load, then a place in it.
 func (hs *hostSet) group(random uint64) (*group, bool) {
 	at := uint32(random%100) + 1
 	var sum uint32
 	for i := range hs.priorities {
 		p := &hs.priorities[i]
 		if sum += p.load; at <= sum && p.load > 0 {
-			if len(p.localities) > 0 {
-				n := p.healthy.next.add()
-				return &p.localities[p.localitySchedule[uint32(n)%uint32(len(p.localitySchedule))]], true
-			}
-			return &p.healthy, len(p.healthy.hosts) > 0
+			return p.place()
 		}
 	}
 	for i := range hs.priorities {
@@ -338,6 +339,15 @@ func (hs *hostSet) group(random uint64) (*group, bool) {
 		}
 	}
 	return nil, false
+}
+
+// place chooses a locality by weight, where they have weights.
+func (p *priority) place() (*group, bool) {
+	if len(p.localities) > 0 {
+		n := p.healthy.next.add()
+		return &p.localities[p.localitySchedule[uint32(n)%uint32(len(p.localitySchedule))]], true
+	}
+	return &p.healthy, len(p.healthy.hosts) > 0
 }
 
 func (g *group) pick(spec *Spec, random uint64, attempt int) *Host {

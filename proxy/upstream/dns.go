@@ -47,7 +47,7 @@ func (c *Cluster) refresh() time.Duration {
 // resolveAll looks every name up and says whether anything changed.
 func (c *Cluster) resolveAll(ctx context.Context, resolver Resolver, known map[string][]netip.Addr) (changed bool) {
 	for _, name := range c.names() {
-		addrs, err := lookup(ctx, resolver, name)
+		addrs, err := c.lookup(ctx, resolver, name)
 		if err != nil || len(addrs) == 0 {
 			continue
 		}
@@ -62,20 +62,30 @@ func (c *Cluster) resolveAll(ctx context.Context, resolver Resolver, known map[s
 	return changed
 }
 
-func lookup(ctx context.Context, resolver Resolver, name string) ([]netip.Addr, error) {
+func (c *Cluster) lookup(ctx context.Context, resolver Resolver, name string) ([]netip.Addr, error) {
 	if a, err := netip.ParseAddr(name); err == nil {
 		return []netip.Addr{a}, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookupTimeout)
 	defer cancel()
-	addrs, err := resolver.LookupNetIP(ctx, "ip", name)
+	network := "ip"
+	switch c.spec.DNSFamily {
+	case OnlyIPv4:
+		network = "ip4"
+	case OnlyIPv6:
+		network = "ip6"
+	}
+	addrs, err := resolver.LookupNetIP(ctx, network, name)
 	if err != nil {
 		return nil, err
 	}
 	for i := range addrs {
 		addrs[i] = addrs[i].Unmap()
 	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
+	slices.SortFunc(addrs, netip.Addr.Compare) // IPv4 first
+	if c.spec.DNSFamily == PreferIPv4 && len(addrs) > 0 && addrs[0].Is4() {
+		addrs = slices.DeleteFunc(addrs, netip.Addr.Is6)
+	}
 	addrs = slices.Compact(addrs)
 	return addrs[:min(len(addrs), maxAddresses)], nil
 }

@@ -8,7 +8,7 @@
 //	spec.go    what config hands over: immutable values
 //	set.go     Set: the live clusters; Ref: a name resolved once, for routes
 //	cluster.go Cluster: Pick an endpoint, Open a stream or Dial a connection
-//	balance.go the policies, pure over a host set; hash.go, schedule.go
+//	balance.go the policies, pure over a host set; hash.go, schedule.go, avoid.go
 //	outlier.go ejection
 //	dns.go     clusters whose endpoints are names
 //	lease.go   Lease: a stream on a connection; what its errors mean

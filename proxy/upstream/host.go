@@ -23,7 +23,8 @@ type Host struct {
 	stats     HostStats
 
 	endpoint atomic.Pointer[Endpoint]
-	used     atomic.Int64 // unix nanoseconds of the last pick; for original-destination hosts
+	priority atomic.Uint32 // of the last assignment
+	used     atomic.Int64  // unix nanoseconds of the last pick; for original-destination hosts
 	outlier  ejection
 }
 

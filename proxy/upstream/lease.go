@@ -130,8 +130,8 @@ func (l *Lease) Fault(err error) *fault.Fault {
 		}
 	case errors.As(err, &timeout) && timeout.Timeout():
 		f.Kind = fault.Timeout
-	default:
-		f.Hint = dial.TLSHint(err)
+	case l.tls != nil:
+		f.Hint = dial.AlertHint(err) // TLS 1.3 servers judge our certificate after the handshake
 	}
 	if f.Hint == "" && f.Kind == fault.ConnectionClosed && l.reused {
 		f.Hint = "the endpoint closed a connection that was kept open: is its keep-alive timeout shorter than the cluster's idle timeout?"

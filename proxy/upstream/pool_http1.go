@@ -18,6 +18,7 @@ type single struct {
 	host   *Host
 	limits *limits
 	stats  *Stats
+	born   time.Time
 	served uint32
 	lease  Lease // of the exchange in hand
 
@@ -60,8 +61,8 @@ func (p *pool) takeIdle(c *Cluster, r *Request) *single {
 		one := q.idle[n-1]
 		q.idle[n-1] = nil
 		q.idle = q.idle[:n-1]
-		age := now.Sub(one.since)
-		retire := p.retireLocked(c.stats, age, p.learned.limit(now))
+		idled := now.Sub(one.since)
+		retire := p.retireLocked(one, now, idled, p.learned.limit(now))
 		p.mu.Unlock()
 		if !retire {
 			if one.conn.Alive() {
@@ -73,18 +74,26 @@ func (p *pool) takeIdle(c *Cluster, r *Request) *single {
 	}
 }
 
-// retireLocked says whether a connection that idled for age is to be closed
-// rather than used, and counts it.
-func (p *pool) retireLocked(s *Stats, age, learned time.Duration) bool {
-	if limit := p.spec.IdleTimeout; limit > 0 && age >= limit {
+// retireLocked says whether a connection that idled is to be closed rather than
+// used, and counts it. learned is the longest it should have idled, 0 if unknown.
+func (p *pool) retireLocked(one *single, now time.Time, idled, learned time.Duration) bool {
+	s := one.stats
+	switch limit := p.spec.IdleTimeout; {
+	case limit > 0 && idled >= limit:
 		s.ConnIdleRetired.Add(1)
-		return true
-	}
-	if learned > 0 && age >= learned {
+	case learned > 0 && idled >= learned:
 		s.ConnLearnedRetired.Add(1)
-		return true
+	case p.spec.outlived(one.born, now):
+		s.ConnAgeRetired.Add(1)
+	default:
+		return false
 	}
-	return false
+	return true
+}
+
+// outlived says whether a connection born then is to take no more requests.
+func (s *Spec) outlived(born, now time.Time) bool {
+	return s.MaxConnDuration > 0 && now.Sub(born) >= s.MaxConnDuration
 }
 
 // noteClosed learns from an idle connection that the server closed.
@@ -148,7 +157,7 @@ func (p *pool) dialSingle(c *Cluster, r *Request, q *part) (*single, *fault.Faul
 	c.stats.ConnHTTP1Total.Add(1)
 	one := &single{
 		conn: http1.NewClientConn(conn, http1.ClientConfig{}),
-		part: q, host: p.host, limits: c.limits, stats: c.stats,
+		part: q, host: p.host, limits: c.limits, stats: c.stats, born: c.now(),
 	}
 	one.lease = Lease{Stream: one.conn, host: p.host, version: message.HTTP11, single: one}
 	one.lease.local, one.lease.tls = stateOf(conn)
@@ -167,13 +176,20 @@ func (one *single) lend(c *Cluster) *Lease {
 // idles, or closes.
 func (p *pool) returnSingle(one *single, wish bool) {
 	spec := one.lease.cluster.spec
+	in, out := one.conn.Traffic()
+	one.stats.BytesIn.Add(in)
+	one.stats.BytesOut.Add(out)
+	now := one.lease.cluster.now()
 	usedUp := spec.MaxRequestsPerConn > 0 && one.served >= spec.MaxRequestsPerConn
+	if spec.outlived(one.born, now) {
+		one.stats.ConnAgeRetired.Add(1)
+		usedUp = true
+	}
 	if !wish || usedUp || one.part.orphan || !one.conn.Reusable() {
 		one.close()
 		return
 	}
 	one.conn.Idle()
-	now := one.lease.cluster.now()
 	promised, _ := one.conn.KeepAlive()
 	p.mu.Lock()
 	p.learned.promised(promised)
@@ -204,7 +220,7 @@ func (p *pool) sweepSinglesLocked(q *part, now time.Time, learned time.Duration,
 	kept := q.idle[:0]
 	for _, one := range q.idle {
 		switch {
-		case p.retireLocked(one.stats, now.Sub(one.since), learned):
+		case p.retireLocked(one, now, now.Sub(one.since), learned):
 			closing = append(closing, one)
 		case now.Sub(one.checked) >= sweepEvery/2 && !one.conn.Alive():
 			one.stats.ConnRemoteClosed.Add(1)

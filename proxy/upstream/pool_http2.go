@@ -25,7 +25,11 @@ type muxed struct {
 	stats  *Stats
 	local  netip.AddrPort
 	tls    *tls.ConnectionState
-	served uint32 // guarded by the pool's lock
+	born   time.Time
+
+	// Guarded by the pool's lock.
+	served        uint32
+	wasIn, wasOut int64 // of conn.Traffic, what has been counted
 }
 
 // A flight is a connection that is being opened, and those who wait for it: a
@@ -232,7 +236,8 @@ func (p *pool) newMuxed(c *Cluster, q *part, conn net.Conn) (*muxed, *fault.Faul
 	cfg := http2.ClientDefaults()
 	cfg.MaxStreams = c.spec.maxStreams()
 	cfg.Changed = p.changed
-	m := &muxed{part: q, host: p.host, limits: c.limits, stats: c.stats}
+	cfg.KeepAlive, cfg.KeepAliveTimeout = c.spec.PingAfter, c.spec.PingTimeout
+	m := &muxed{part: q, host: p.host, limits: c.limits, stats: c.stats, born: c.now()}
 	m.local, m.tls = stateOf(conn)
 	var err error
 	if m.conn, err = http2.NewClientConn(conn, cfg); err != nil {
@@ -248,6 +253,7 @@ func (p *pool) newMuxed(c *Cluster, q *part, conn net.Conn) (*muxed, *fault.Faul
 func (p *pool) follow(m *muxed) {
 	<-m.conn.Done()
 	p.mu.Lock()
+	m.countLocked()
 	m.part.shared = slices.DeleteFunc(m.part.shared, func(o *muxed) bool { return o == m })
 	p.mu.Unlock()
 	var ended http2.ConnError
@@ -256,6 +262,14 @@ func (p *pool) follow(m *muxed) {
 	}
 	p.host.countHangup(m.stats)
 	p.forget(m.part, m.limits)
+}
+
+// countLocked counts the bytes since the last time.
+func (m *muxed) countLocked() {
+	in, out := m.conn.Traffic()
+	m.stats.BytesIn.Add(in - m.wasIn)
+	m.stats.BytesOut.Add(out - m.wasOut)
+	m.wasIn, m.wasOut = in, out
 }
 
 // returnMuxed ends a lease: whatever is left of the stream is reset.
@@ -273,8 +287,14 @@ func (p *pool) returnMuxed(l *Lease) {
 // sweepMuxedLocked takes those out of q that are to be drained.
 func (p *pool) sweepMuxedLocked(q *part, now time.Time, draining []*muxed) []*muxed {
 	q.shared = slices.DeleteFunc(q.shared, func(m *muxed) bool {
+		m.countLocked()
 		if m.conn.Drained() {
 			return true // GOAWAY: streams finish, then follow counts it out
+		}
+		if p.spec.outlived(m.born, now) {
+			m.stats.ConnAgeRetired.Add(1)
+			draining = append(draining, m)
+			return true
 		}
 		limit := p.spec.IdleTimeout
 		if limit <= 0 || m.conn.ActiveStreams() > 0 || now.Sub(m.conn.LastActive()) < limit {

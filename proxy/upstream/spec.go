@@ -23,6 +23,17 @@ const (
 	OriginalDst                  // where the client wanted to go
 )
 
+// A Family says which addresses of a name are used (Envoy Cluster.dns_lookup_family).
+type Family uint8
+
+// The families. Where Envoy looks for IPv6 first, AnyFamily uses all there is.
+const (
+	AnyFamily  Family = iota // AUTO, ALL
+	OnlyIPv4                 // V4_ONLY
+	OnlyIPv6                 // V6_ONLY
+	PreferIPv4               // V4_PREFERRED: IPv6 only where there is no IPv4
+)
+
 // A Policy chooses among healthy endpoints (Envoy Cluster.lb_policy).
 type Policy uint8
 
@@ -60,12 +71,21 @@ type Spec struct {
 	ServiceName string      // EDS name; Name if unset
 	Endpoints   *Assignment // Static and DNS; names in Endpoint.Hostname for DNS
 	DNSRefresh  time.Duration
+	DNSFamily   Family
 
 	ConnectTimeout       time.Duration // covers TCP and TLS; Envoy default 5 s
 	Protocol             Protocol
 	IdleTimeout          time.Duration // of pooled connections; default 1 h, 0 disables
 	MaxRequestsPerConn   uint32        // 0: no limit
 	MaxConcurrentStreams uint32        // HTTP/2; 0: 1024
+	// MaxConnDuration is how old a pooled connection may become
+	// (max_connection_duration); then it takes no more requests and closes when
+	// those it has are over. 0: no limit.
+	MaxConnDuration time.Duration
+	// PingAfter is how long an HTTP/2 connection may be silent before it is asked
+	// whether it is alive, PingTimeout how long the answer may take; then it is
+	// closed (connection_keepalive). 0: never.
+	PingAfter, PingTimeout time.Duration
 	// AutoSNI: whoever makes a Request sets its SNI to the host asked for
 	// (auto_sni); without it Request.SNI stays "" and the transport's own is sent.
 	AutoSNI      bool
@@ -198,7 +218,10 @@ type Request struct {
 	SNI         string
 	Tried       []*Host // addresses already attempted (previous_hosts); nil: none
 	MaxReselect int     // host_selection_retry_max_attempts
-	Random      uint64  // the exchange's random number; 0: the cluster draws one
+	// AvoidEvery, if positive, leaves out the priorities of hosts in Tried, anew
+	// every so many attempts (previous_priorities.update_frequency).
+	AvoidEvery int
+	Random     uint64 // the exchange's random number; 0: the cluster draws one
 	// Deadline for connecting, on top of ConnectTimeout; zero: none.
 	Deadline time.Time
 	Upgrade  bool // needs HTTP/1.1 or extended CONNECT

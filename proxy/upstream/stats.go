@@ -19,14 +19,17 @@ type Stats struct {
 	ConnOverflow                        atomic.Int64 // upstream_cx_overflow
 	ConnIdleRetired                     atomic.Int64 // upstream_cx_idle_timeout
 	ConnLearnedRetired                  atomic.Int64 // meltemi_upstream_cx_retired_before_close
+	ConnAgeRetired                      atomic.Int64 // upstream_cx_max_duration_reached
 	ConnRemoteClosed                    atomic.Int64 // upstream_cx_destroy_remote
 	SSLHandshake, SSLFail               atomic.Int64 // ssl.handshake, ssl.connection_error
-	BytesIn, BytesOut                   atomic.Int64 // upstream_cx_rx_bytes_total, _tx_
-	NoneHealthy                         atomic.Int64 // upstream_cx_none_healthy
-	Panic                               atomic.Int64 // lb_healthy_panic
-	EjectionsActive, EjectionsTotal     atomic.Int64 // outlier_detection.ejections_active, _enforced_total
-	EjectionsOverflow                   atomic.Int64
-	UpdateSuccess                       atomic.Int64 // membership updates
+	// BytesIn and BytesOut are of connections, inside TLS: of HTTP/1 and TCP when
+	// an exchange or a connection ends, of HTTP/2 within about a second.
+	BytesIn, BytesOut               atomic.Int64 // upstream_cx_rx_bytes_total, _tx_
+	NoneHealthy                     atomic.Int64 // upstream_cx_none_healthy
+	Panic                           atomic.Int64 // lb_healthy_panic
+	EjectionsActive, EjectionsTotal atomic.Int64 // outlier_detection.ejections_active, _enforced_total
+	EjectionsOverflow               atomic.Int64
+	UpdateSuccess                   atomic.Int64 // membership updates
 }
 
 // HostStats counts what happens at one endpoint, as /clusters prints it.

@@ -147,6 +147,9 @@ func discovery(c *Cluster, m *clusterv3.Cluster) error {
 	if r := m.GetDnsRefreshRate(); r != nil {
 		s.DNSRefresh = r.AsDuration()
 	}
+	s.DNSFamily = map[clusterv3.Cluster_DnsLookupFamily]upstream.Family{
+		clusterv3.Cluster_V4_ONLY: upstream.OnlyIPv4, clusterv3.Cluster_V6_ONLY: upstream.OnlyIPv6, clusterv3.Cluster_V4_PREFERRED: upstream.PreferIPv4,
+	}[m.GetDnsLookupFamily()]
 	if la == nil || c.EDS {
 		return nil
 	}
@@ -251,6 +254,21 @@ func outlier(c *Cluster, m *clusterv3.Cluster) error {
 	if o == nil {
 		return nil
 	}
+	// Without enforcing_success_rate Envoy would also compare success rates. Ejecting
+	// for failures in a row alone is what every control plane of Istio's kind asks
+	// for, so only who asks for more is refused.
+	for _, e := range [...]struct {
+		field   string
+		percent *wrapperspb.UInt32Value
+	}{
+		{"enforcing_success_rate", o.GetEnforcingSuccessRate()}, {"enforcing_local_origin_success_rate", o.GetEnforcingLocalOriginSuccessRate()},
+		{"enforcing_failure_percentage", o.GetEnforcingFailurePercentage()},
+		{"enforcing_failure_percentage_local_origin", o.GetEnforcingFailurePercentageLocalOrigin()},
+	} {
+		if e.percent.GetValue() > 0 {
+			return fmt.Errorf("outlier_detection.%s: only 0 is supported: endpoints are ejected for failures in a row alone", e.field)
+		}
+	}
 	out := &upstream.Outlier{
 		Consecutive5xx: u32(o.GetConsecutive_5Xx(), 5), EnforcingConsecutive5xx: u32(o.GetEnforcingConsecutive_5Xx(), 100),
 		ConsecutiveGateway: u32(o.GetConsecutiveGatewayFailure(), 5), EnforcingConsecutiveGateway: u32(o.GetEnforcingConsecutiveGatewayFailure(), 0),
@@ -323,12 +341,32 @@ func protocol(c *Cluster, m *clusterv3.Cluster) error {
 		http2 = u.UseDownstreamProtocolConfig.GetHttp2ProtocolOptions()
 	}
 	c.Spec.MaxConcurrentStreams = http2.GetMaxConcurrentStreams().GetValue()
+	keepalive := http2.GetConnectionKeepalive()
+	c.Spec.PingAfter, c.Spec.PingTimeout = keepalive.GetInterval().AsDuration(), keepalive.GetTimeout().AsDuration()
 	common := o.GetCommonHttpProtocolOptions()
+	if err := ofServersOnly(common); err != nil {
+		return fmt.Errorf("typed_extension_protocol_options[%q].common_http_protocol_options.%w", httpOptions, err)
+	}
 	if t := common.GetIdleTimeout(); t != nil {
 		c.Spec.IdleTimeout = t.AsDuration()
 	}
+	c.Spec.MaxConnDuration = common.GetMaxConnectionDuration().AsDuration()
 	c.Spec.MaxRequestsPerConn = u32(common.GetMaxRequestsPerConnection(), c.Spec.MaxRequestsPerConn)
 	c.Spec.AutoSNI = o.GetUpstreamHttpProtocolOptions().GetAutoSni()
+	return nil
+}
+
+// ofServersOnly refuses what is honoured for clients' connections, not for
+// those to endpoints.
+func ofServersOnly(m *corev3.HttpProtocolOptions) error {
+	switch {
+	case m.GetMaxStreamDuration() != nil:
+		return errors.New("max_stream_duration is not supported in a cluster; set the route's")
+	case m.GetMaxHeadersCount() != nil:
+		return errors.New("max_headers_count is not supported in a cluster")
+	case m.GetHeadersWithUnderscoresAction() != corev3.HttpProtocolOptions_ALLOW:
+		return errors.New("headers_with_underscores_action is not supported in a cluster")
+	}
 	return nil
 }
 

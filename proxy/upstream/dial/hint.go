@@ -32,13 +32,15 @@ func connectHint(err error) string {
 	return ""
 }
 
-// TLSHint says what to look at when TLS with an endpoint failed, or "".
+// TLSHint says what to look at when a TLS handshake failed, or "".
 func TLSHint(err error) string {
 	var notTLS tls.RecordHeaderError
 	var unknown x509.UnknownAuthorityError
 	var invalid x509.CertificateInvalidError
 	var host x509.HostnameError
-	var op *net.OpError
+	if hint := AlertHint(err); hint != "" {
+		return hint
+	}
 	switch {
 	case errors.As(err, &notTLS):
 		return "the endpoint answered in plaintext: it has no sidecar, or serves no TLS; see the DestinationRule's tls.mode"
@@ -48,16 +50,20 @@ func TLSHint(err error) string {
 		return "the endpoint's certificate is signed by a CA that is not trusted here: do both sides have the same root?"
 	case errors.As(err, &host):
 		return "the endpoint's certificate is for another name: see tls.sni and tls.subjectAltNames"
-	case errors.As(err, &op) && op.Op == "remote error":
-		return alertHint(op.Err.Error())
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return "the endpoint hung up during the handshake: it may expect plaintext, or serve nothing for this SNI and ALPN"
 	}
 	return ""
 }
 
-// alertHint explains what the endpoint said before it hung up.
-func alertHint(alert string) string {
+// AlertHint explains what an endpoint said over TLS before it hung up, "" if it
+// said nothing.
+func AlertHint(err error) string {
+	var op *net.OpError
+	if !errors.As(err, &op) || op.Op != "remote error" {
+		return ""
+	}
+	alert := op.Err.Error()
 	switch {
 	case strings.Contains(alert, "certificate required"):
 		return "the endpoint wants a client certificate: is tls.mode ISTIO_MUTUAL or MUTUAL?"
