@@ -7,6 +7,7 @@
 //	hub.go        Hub: the feeds of all clients, and the settings they share
 //	kind.go       Kind, Backend: what can be asked for, as queries over the engine
 //	feed.go       one client: wait, collect what changed in one version, make updates in order
+//	ask.go        what a client asked of a type and was not yet answered, as a net change
 //	topic.go      one type of one client: what it wants, what it was sent
 //	order.go      which types depend on which: cluster removals last, endpoints again after their cluster
 //	status.go     what is in force where, from what proxies acknowledged

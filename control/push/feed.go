@@ -31,7 +31,7 @@ type feed struct {
 	wake    chan struct{} // something was asked or acknowledged
 
 	// Of Next.
-	topics   []*topic // in the order of pushing
+	topics   []*topic // in the order of pushing; changed by carryOut only, under mu
 	queue    []*xds.Update
 	changed  bool // the watcher has said so, and no step has been taken since
 	nonces   uint64
@@ -39,17 +39,10 @@ type feed struct {
 	trailed  time.Time           // since when the first of them is waiting
 
 	mu      sync.Mutex
-	asks    []ask
+	asks    []*ask              // one per type
 	working bool                // a step has begun whose updates are not all queued
 	active  time.Time           // when the client last asked or answered
 	answers map[string]*answers // by type URL
-}
-
-// An ask is one change of a subscription.
-type ask struct {
-	typeURL     string
-	add, remove []string
-	wildcard    bool
 }
 
 var _ xds.Feed = (*feed)(nil)
@@ -64,7 +57,7 @@ func newFeed(h *Hub, c *xds.Client, kinds []bound) *feed {
 // Subscribe notes what is asked; Next answers.
 func (f *feed) Subscribe(typeURL string, add, remove []string, wildcard bool) {
 	f.mu.Lock()
-	f.asks = append(f.asks, ask{typeURL, add, remove, wildcard})
+	f.ask(typeURL).merge(f.find(typeURL), add, remove, wildcard)
 	f.active = time.Now()
 	f.mu.Unlock()
 	f.poke()
@@ -169,10 +162,6 @@ func (f *feed) settle(ctx context.Context) error {
 // step carries out what was asked, and queues an update for each type of which something has changed. All of them show
 // one version. A query that panics ends this client's stream, not the control plane.
 func (f *feed) step() (err error) {
-	f.mu.Lock()
-	asks := f.asks
-	f.asks, f.working, f.changed = nil, true, false
-	f.mu.Unlock()
 	defer func() {
 		if p := recover(); p != nil {
 			f.hub.cfg.Log.Error("configuration cannot be computed; this is a defect of the control plane",
@@ -180,9 +169,7 @@ func (f *feed) step() (err error) {
 			err = status.Errorf(codes.Internal, "the configuration cannot be computed: %v", p)
 		}
 	}()
-	for _, a := range asks {
-		f.topic(a.typeURL).ask(a)
-	}
+	f.carryOut()
 	var updates []*xds.Update
 	f.watcher.Collect(func(c *derive.Context, changed []*derive.Hold) {
 		for _, h := range changed {
@@ -204,12 +191,42 @@ func (f *feed) step() (err error) {
 	return nil
 }
 
-// topic finds or makes what the client wants of a type. A type that its backend does not have is empty.
-func (f *feed) topic(typeURL string) *topic {
-	for _, t := range f.topics {
-		if t.typeURL == typeURL {
-			return t
+// carryOut changes what the client wants as it asked. Subscribe, which needs to know what is wanted, waits meanwhile.
+func (f *feed) carryOut() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	asks := f.asks
+	f.asks, f.working, f.changed = nil, true, false
+	for _, a := range asks {
+		f.topic(a.typeURL).ask(a)
+	}
+}
+
+// ask is what the client asked of a type and is not carried out. Under mu.
+func (f *feed) ask(typeURL string) *ask {
+	for _, a := range f.asks {
+		if a.typeURL == typeURL {
+			return a
 		}
+	}
+	a := newAsk(f.find(typeURL), typeURL)
+	f.asks = append(f.asks, a)
+	return a
+}
+
+// find is what the client wants of a type; nil if it never asked.
+func (f *feed) find(typeURL string) *topic {
+	i := slices.IndexFunc(f.topics, func(t *topic) bool { return t.typeURL == typeURL })
+	if i < 0 {
+		return nil
+	}
+	return f.topics[i]
+}
+
+// topic finds or makes what the client wants of a type. A type that its backend does not have is empty. Under mu.
+func (f *feed) topic(typeURL string) *topic {
+	if t := f.find(typeURL); t != nil {
+		return t
 	}
 	i := slices.IndexFunc(f.kinds, func(k bound) bool { return k.typeURL == typeURL })
 	t := &topic{bound: bound{typeURL: typeURL}, rank: len(f.kinds), watcher: f.watcher, items: map[string]*item{}}
@@ -221,9 +238,7 @@ func (f *feed) topic(typeURL string) *topic {
 	}
 	f.topics = append(f.topics, t)
 	slices.SortStableFunc(f.topics, func(a, b *topic) int { return cmp.Compare(a.rank, b.rank) })
-	f.mu.Lock()
 	f.answers[typeURL] = &answers{typeURL: typeURL, rejected: map[string]Rejection{}}
-	f.mu.Unlock()
 	return t
 }
 

@@ -305,3 +305,26 @@ func TestCloseLetsGo(t *testing.T) {
 		}
 	})
 }
+
+// A client that asks and takes back without ever reading makes nothing pile up, and gets what it wants in the end.
+func TestRequestsOfAClientThatDoesNotRead(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		w.set(typeEndpoint, "stays", "1")
+		w.set(typeEndpoint, "new", "1")
+		f.Subscribe(typeEndpoint, []string{"stays", "goes", "returns"}, nil, false)
+		said(t, f, moment)
+		f.Subscribe(typeEndpoint, nil, []string{"goes", "returns"}, false)
+		f.Subscribe(typeEndpoint, []string{"new", "returns"}, nil, false)
+		f.Subscribe(typeCluster, nil, nil, true)
+		for i := range 10_000 {
+			name := []string{fmt.Sprint("n", i)}
+			f.Subscribe(typeEndpoint, name, nil, false)
+			f.Subscribe(typeEndpoint, nil, name, false)
+			f.Subscribe(typeCluster, nil, nil, i%2 == 1)
+		}
+		if len(f.asks) != 2 || len(f.asks[0].names) != 3 || len(f.asks[1].names) != 0 {
+			t.Errorf("%d types are pending, the first with %d names", len(f.asks), len(f.asks[0].names))
+		}
+		expect(t, "the net change", said(t, f, moment), "Cluster full; ClusterLoadAssignment new=1 returns=empty stays=1")
+	})
+}

@@ -96,41 +96,49 @@ func (t *topic) forceAll() {
 }
 
 // ask changes what is wanted.
-func (t *topic) ask(a ask) {
-	again := a.wildcard && t.wildcard && len(a.add) == 0 && len(a.remove) == 0
-	if !t.begun || again || a.wildcard && !t.wildcard {
-		t.full = true
-	}
+func (t *topic) ask(a *ask) {
+	t.full = t.full || a.full
 	t.begun, t.touched = true, true
-	switch {
-	case a.wildcard && !t.wildcard && t.watchAll != nil:
-		t.wild = t.watchAll(t.watcher, t)
-	case !a.wildcard && t.wild != nil:
+	if t.wild != nil && (a.cut || !a.wildcard) {
 		t.wild.Release()
 		t.wild, t.wildDirty, t.list = nil, false, nil
 	}
-	t.wildcard = a.wildcard
-	for _, n := range a.add {
-		it := t.items[n]
-		if it == nil {
-			it = &item{t: t, name: n}
-			if t.watch != nil {
-				it.hold = t.watch(t.watcher, n, it)
-			}
-			t.items[n] = it
-		}
-		it.force()
+	if a.wildcard && t.wild == nil && t.watchAll != nil {
+		t.wild = t.watchAll(t.watcher, t)
 	}
-	for _, n := range a.remove {
-		if it := t.items[n]; it != nil {
-			if it.hold != nil {
-				it.hold.Release()
-			}
-			delete(t.items, n)
-			if it.last != nil && a.wildcard {
-				t.orphans = append(t.orphans, it.last.Name)
-			}
+	t.wildcard = a.wildcard
+	for n, wanted := range a.names {
+		if wanted {
+			t.add(n)
+		} else {
+			t.remove(n)
 		}
+	}
+}
+
+func (t *topic) add(name string) {
+	it := t.items[name]
+	if it == nil {
+		it = &item{t: t, name: name}
+		if t.watch != nil {
+			it.hold = t.watch(t.watcher, name, it)
+		}
+		t.items[name] = it
+	}
+	it.force()
+}
+
+func (t *topic) remove(name string) {
+	it := t.items[name]
+	if it == nil {
+		return
+	}
+	if it.hold != nil {
+		it.hold.Release()
+	}
+	delete(t.items, name)
+	if it.last != nil && t.wildcard {
+		t.orphans = append(t.orphans, it.last.Name)
 	}
 }
 
