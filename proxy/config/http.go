@@ -37,10 +37,8 @@ type HTTP struct {
 	Router Router
 
 	AccessLogs []AccessLog
-	// LogInterval writes a line for long exchanges, too; 0: at the end alone.
-	LogInterval time.Duration
-	LogOnStart  bool     // flush_access_log_on_new_request
-	Tracing     *Tracing // nil: none
+	LogOnStart bool     // flush_access_log_on_new_request
+	Tracing    *Tracing // nil: none
 
 	// Request identity and client address.
 	GenerateRequestID   bool

@@ -134,7 +134,6 @@ func readTimes(h *HTTP, m *hcmv3.HttpConnectionManager) {
 		{&h.MaxStreamDuration, common.GetMaxStreamDuration()}, {&h.StreamIdleTimeout, m.GetStreamIdleTimeout()},
 		{&h.RequestTimeout, m.GetRequestTimeout()}, {&h.HeadersTimeout, m.GetRequestHeadersTimeout()},
 		{&h.DrainTimeout, m.GetDrainTimeout()}, {&h.DelayedClose, m.GetDelayedCloseTimeout()},
-		{&h.LogInterval, m.GetAccessLogFlushInterval()}, {&h.LogInterval, m.GetAccessLogOptions().GetAccessLogFlushInterval()},
 	} {
 		if t.from != nil {
 			*t.to = t.from.AsDuration()

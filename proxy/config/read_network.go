@@ -126,9 +126,11 @@ func networkRBAC(a *anypb.Any) (*NetworkRBAC, error) {
 	if err := strict.Unmarshal(a, &m); err != nil {
 		return nil, err
 	}
+	if m.GetEnforcementType() == rbacnetv3.RBAC_CONTINUOUS {
+		return nil, errors.New("enforcement_type CONTINUOUS is not supported")
+	}
 	out := &NetworkRBAC{
 		StatPrefix: strings.TrimSuffix(m.GetStatPrefix(), "."), ShadowPrefix: m.GetShadowRulesStatPrefix(),
-		Continuous: m.GetEnforcementType() == rbacnetv3.RBAC_CONTINUOUS,
 	}
 	var err error
 	if out.Rules, err = decode.Rules(m.GetRules(), authz.Network); err != nil {
@@ -191,8 +193,8 @@ func (b *builder) tcp(a *anypb.Any) (*TCP, error) {
 	}
 	t := &TCP{
 		StatPrefix: strings.TrimSuffix(m.GetStatPrefix(), ";"), IdleTimeout: time.Hour, MaxAttempts: 1,
-		MaxDuration: m.GetMaxDownstreamConnectionDuration().AsDuration(),
-		LogInterval: m.GetAccessLogFlushInterval().AsDuration(), LogOnConnect: m.GetFlushAccessLogOnConnected(),
+		MaxDuration:  m.GetMaxDownstreamConnectionDuration().AsDuration(),
+		LogOnConnect: m.GetFlushAccessLogOnConnected(),
 	}
 	if d := m.GetIdleTimeout(); d != nil {
 		t.IdleTimeout = d.AsDuration()
@@ -201,7 +203,7 @@ func (b *builder) tcp(a *anypb.Any) (*TCP, error) {
 		t.MaxAttempts = n.GetValue()
 	}
 	if o := m.GetAccessLogOptions(); o != nil {
-		t.LogInterval, t.LogOnConnect = o.GetAccessLogFlushInterval().AsDuration(), o.GetFlushAccessLogOnConnected()
+		t.LogOnConnect = o.GetFlushAccessLogOnConnected()
 	}
 	for _, h := range m.GetHashPolicy() {
 		if h.GetSourceIp() == nil {
@@ -216,10 +218,8 @@ func (b *builder) tcp(a *anypb.Any) (*TCP, error) {
 	if t.AccessLogs, err = b.accessLogs(m.GetAccessLog()); err != nil {
 		return nil, err
 	}
-	if tc := m.GetTunnelingConfig(); tc != nil {
-		if t.Tunnel, err = b.tunnel(tc); err != nil {
-			return nil, fmt.Errorf("tunneling_config.%w", err)
-		}
+	if m.GetTunnelingConfig() != nil {
+		return nil, errors.New("tunneling_config is not supported")
 	}
 	return t, nil
 }
@@ -246,24 +246,4 @@ func (b *builder) tcpClusters(t *TCP, m *tcpproxyv3.TcpProxy) error {
 		return errors.New("the cluster specifier is missing")
 	}
 	return nil
-}
-
-func (b *builder) tunnel(m *tcpproxyv3.TcpProxy_TunnelingConfig) (*Tunnel, error) {
-	t := &Tunnel{
-		Hostname: m.GetHostname(), Post: m.GetUsePost(), PostPath: m.GetPostPath(), PropagateHeader: m.GetPropagateResponseHeaders(),
-	}
-	if err := b.checkFormat(t.Hostname); err != nil {
-		return nil, fmt.Errorf("hostname: %w", err)
-	}
-	for i, h := range m.GetHeadersToAdd() {
-		op, err := decode.HeaderOp(h)
-		if err == nil {
-			err = b.checkFormat(op.Value)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("headers_to_add[%d]: %w", i, err)
-		}
-		t.Headers = append(t.Headers, op)
-	}
-	return t, nil
 }

@@ -77,7 +77,7 @@ request_timeout: 12s
 request_headers_timeout: 13s
 drain_timeout: 14s
 delayed_close_timeout: 15s
-access_log_options: {access_log_flush_interval: 16s, flush_access_log_on_new_request: true}
+access_log_options: {flush_access_log_on_new_request: true}
 use_remote_address: true
 xff_num_trusted_hops: 17
 internal_address_config: {unix_sockets: true, cidr_ranges: [{address_prefix: 10.0.0.0, prefix_len: 8}]}
@@ -110,7 +110,7 @@ tracing:
 		t.Fatal(err)
 	}
 	want := &HTTP{
-		StatPrefix: "x", Codec: CodecHTTP2, LogInterval: 16 * time.Second, LogOnStart: true,
+		StatPrefix: "x", Codec: CodecHTTP2, LogOnStart: true,
 		PreserveRequestID: true, RequestIDInResponse: true, NoTraceInRequestID: true, UseRemoteAddress: true, TrustedHops: 17,
 		SkipForwardedFor: true, AppendForwardedPort: true, Internal: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}, InternalUnix: true,
 		ForwardCert: CertAlwaysForwardOnly, SetCert: SetCert{true, true, true, true, true}, Via: "v", ServerName: "s", ServerHeader: ServerPass,
@@ -142,6 +142,8 @@ tracing:
 
 func TestHTTPRefusals(t *testing.T) {
 	for want, fields := range map[string]string{
+		"access_log_flush_interval is not supported":                                     "access_log_flush_interval: 1s",
+		"access_log_options.access_log_flush_interval is not supported":                  "access_log_options: {access_log_flush_interval: 1s}",
 		"codec_type HTTP3 is not supported":                                              "codec_type: HTTP3",
 		"tracing.provider \"z\": typed_config is \"envoy.config.trace.v3.ZipkinConfig\"": `tracing: {provider: {name: z, typed_config: {"@type": type.googleapis.com/envoy.config.trace.v3.ZipkinConfig, collector_cluster: c, collector_endpoint: /}}}`,
 		"tracing.custom_tags[0].metadata is not supported":                               `tracing: {custom_tags: [{tag: a, metadata: {kind: {request: {}}, metadata_key: {key: a}}}]}`,
@@ -244,16 +246,14 @@ func TestTCPSettings(t *testing.T) {
     max_connect_attempts: 2
     hash_policy: [{source_ip: {}}]
     max_downstream_connection_duration: 3s
-    access_log_options: {access_log_flush_interval: 4s, flush_access_log_on_connected: true}
-    tunneling_config: {hostname: "%DOWNSTREAM_LOCAL_ADDRESS%", use_post: true, post_path: /p, propagate_response_headers: true, headers_to_add: [{header: {key: a, value: b}}]}
+    access_log_options: {flush_access_log_on_connected: true}
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	want := &TCP{
 		StatPrefix: "x", Clusters: []Weighted{{Cluster: "c"}}, IdleTimeout: time.Second, MaxDuration: 3 * time.Second, HashSourceIP: true, MaxAttempts: 2,
-		LogInterval: 4 * time.Second, LogOnConnect: true,
-		Tunnel: &Tunnel{Hostname: "%DOWNSTREAM_LOCAL_ADDRESS%", Post: true, PostPath: "/p", PropagateHeader: true, Headers: []route.HeaderOp{{Name: "a", Value: "b"}}},
+		LogOnConnect: true,
 	}
 	c := l.Chains[0]
 	if diff := cmp.Diff(want, c.TCP, cmpopts.IgnoreFields(Weighted{}, "Ref")); diff != "" {
@@ -266,13 +266,14 @@ func TestTCPSettings(t *testing.T) {
 		return `- {name: s, typed_config: {"@type": type.googleapis.com/udpa.type.v1.TypedStruct, type_url: type.googleapis.com/stats.PluginConfig, value: ` + value + "}}\n" + tcpTo
 	}
 	for want, filters := range map[string]string{
-		`reporter "X" is not known`:            stats(`{reporter: X}`),
-		`field "definitions" is not supported`: stats(`{definitions: []}`),
-		`metrics[0]: dimensions["a"]: `:        stats(`{metrics: [{dimensions: {a: "has(x) ? 1 : 2"}}]}`),
-		"tunneling_config.hostname: ":          strings.Replace(tcpTo, "cluster: c}", `cluster: c, tunneling_config: {hostname: "%NOPE%"}}`, 1),
-		"hash_policy[0].filter_state":          strings.Replace(tcpTo, "cluster: c}", `cluster: c, hash_policy: [{filter_state: {key: x}}]}`, 1),
-		"on_demand is not supported":           strings.Replace(tcpTo, "cluster: c}", `cluster: c, on_demand: {}}`, 1),
-		"invalid TcpProxy.ClusterSpecifier":    strings.Replace(tcpTo, ", cluster: c}", `}`, 1),
+		`reporter "X" is not known`:                  stats(`{reporter: X}`),
+		`field "definitions" is not supported`:       stats(`{definitions: []}`),
+		`metrics[0]: dimensions["a"]: `:              stats(`{metrics: [{dimensions: {a: "has(x) ? 1 : 2"}}]}`),
+		"tunneling_config is not supported":          strings.Replace(tcpTo, "cluster: c}", `cluster: c, tunneling_config: {hostname: "a:1"}}`, 1),
+		"hash_policy[0].filter_state":                strings.Replace(tcpTo, "cluster: c}", `cluster: c, hash_policy: [{filter_state: {key: x}}]}`, 1),
+		"access_log_flush_interval is not supported": strings.Replace(tcpTo, "cluster: c}", `cluster: c, access_log_options: {access_log_flush_interval: 1s}}`, 1),
+		"on_demand is not supported":                 strings.Replace(tcpTo, "cluster: c}", `cluster: c, on_demand: {}}`, 1),
+		"invalid TcpProxy.ClusterSpecifier":          strings.Replace(tcpTo, ", cluster: c}", `}`, 1),
 	} {
 		if _, err := apply(t, "", filters); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

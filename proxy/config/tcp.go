@@ -8,7 +8,6 @@ import (
 
 	"github.com/meltemi/meltemi/proxy/authz"
 	"github.com/meltemi/meltemi/proxy/filter/stock"
-	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
@@ -24,9 +23,7 @@ type TCP struct {
 	// HashSourceIP balances by the client's address.
 	HashSourceIP bool
 	MaxAttempts  uint32 // of connecting; default 1
-	Tunnel       *Tunnel
 	AccessLogs   []AccessLog
-	LogInterval  time.Duration
 	LogOnConnect bool // flush_access_log_on_connected
 }
 
@@ -61,15 +58,6 @@ func (t *TCP) For(cluster *upstream.Ref) *TCP {
 	return &c
 }
 
-// Tunnel carries the bytes in a CONNECT (TcpProxy.TunnelingConfig).
-type Tunnel struct {
-	Hostname        string // :authority; a format with %COMMANDS%
-	Post            bool   // POST instead of CONNECT
-	PostPath        string
-	Headers         []route.HeaderOp
-	PropagateHeader bool
-}
-
 // A NetworkFilter runs before the last filter of a chain: exactly one of RBAC,
 // Stats and PeerExchange is set.
 type NetworkFilter struct {
@@ -89,8 +77,6 @@ type NetworkRBAC struct {
 	Rules, Shadow *authz.Rules // either may be nil
 	StatPrefix    string
 	ShadowPrefix  string // of metadata and statistics
-	// Continuous asks again on every piece of data (enforcement_type).
-	Continuous bool
 }
 
 // PeerExchange is the settings of istio.metadata_exchange on TCP.
