@@ -5,19 +5,19 @@ package xds
 
 import (
 	"context"
+	"net/netip"
+	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
 	"github.com/meltemi/meltemi/mesh"
 )
 
 // enter counts a stream in, or says why it must come back later. After nil, the
-// caller counts it out.
+// caller counts it out. Only who is authenticated comes here, so that nobody else uses up what proxies are admitted by.
 func (s *Server) enter() error {
-	if s.stopping.Err() != nil {
-		return errStopping()
-	}
 	if !s.opening.take() {
 		return status.Errorf(codes.ResourceExhausted, "more than %v new streams per second; come back later", s.cfg.StreamsPerSecond)
 	}
@@ -28,12 +28,25 @@ func (s *Server) enter() error {
 	return nil
 }
 
+// authenticate says whose stream this is. A peer address that keeps failing is not even looked at; those who
+// succeed are not counted, for many proxies may share an address.
 func (s *Server) authenticate(ctx context.Context) (string, error) {
+	if s.stopping.Err() != nil {
+		return "", errStopping()
+	}
 	if s.cfg.Authenticate == nil {
 		return "", nil
 	}
+	key, counted := peerOf(ctx)
+	if counted && !s.failing.take(key, time.Now()) {
+		return "", status.Errorf(codes.ResourceExhausted,
+			"too many streams from %v could not be authenticated; come back later, at most %v of them per second", key.Addr(), s.cfg.FailuresPerSecond)
+	}
 	id, err := s.cfg.Authenticate(ctx)
 	if err == nil {
+		if counted {
+			s.failing.giveBack(key)
+		}
 		return id, nil
 	}
 	s.cfg.Log.Warn("xds stream refused", "peer", remote(ctx), "error", err)
@@ -41,6 +54,14 @@ func (s *Server) authenticate(ctx context.Context) (string, error) {
 		return "", st.Err()
 	}
 	return "", status.Errorf(codes.Unauthenticated, "the caller's identity could not be verified: %v", err)
+}
+
+func peerOf(ctx context.Context) (netip.Prefix, bool) {
+	p, ok := peer.FromContext(ctx)
+	if !ok {
+		return netip.Prefix{}, false
+	}
+	return peerKey(p.Addr)
 }
 
 // checkIdentity holds what a proxy says of itself against what was verified:

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 const typeAddress = typePrefix + "istio.workload.Address"
@@ -275,5 +276,25 @@ func TestMalformedResourcesAreRefusedOneByOne(t *testing.T) {
 	long := detail([]Rejection{{Name: strings.Repeat("é", maxDetail), Err: bad[0].Err}})
 	if len(long) > maxDetail+10 {
 		t.Errorf("a rejection of %d bytes", len(long))
+	}
+}
+
+func TestRefusingTheSameAgainTakesPatience(t *testing.T) {
+	p := newTopic(typeCluster)
+	for i, c := range []struct {
+		version, reason string
+		want            time.Duration
+	}{
+		{"1", "bad", 0}, {"1", "bad", firstPatience}, {"1", "bad", 2 * firstPatience}, {"1", "worse", 0}, {"2", "worse", 0},
+		{"2", "worse", firstPatience}, {"2", "", 0}, {"2", "worse", 0},
+	} {
+		if got := p.patience(c.version, c.reason); got != c.want {
+			t.Errorf("step %d: %v, want %v", i, got, c.want)
+		}
+	}
+	for range 100 {
+		if got := p.patience("2", "worse"); got > lastPatience || got <= 0 {
+			t.Fatalf("%v", got)
+		}
 	}
 }

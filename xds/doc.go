@@ -13,6 +13,7 @@
 //	sotw.go     the same for state-of-the-world
 //	watch.go    what one stream has subscribed to, of one type
 //	bucket.go   rate limits
+//	limiter.go  the same per peer address
 //
 // The asking end:
 //

@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -44,7 +45,11 @@ func TestOurClientAtAStockServer(t *testing.T) {
 			t.Fatal(err)
 		}
 		g := grpc.NewServer()
-		discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, cache, nil))
+		var requests atomic.Int64
+		discoveryv3.RegisterAggregatedDiscoveryServiceServer(g, serverv3.NewServer(ctx, cache, serverv3.CallbackFuncs{
+			StreamRequestFunc:      func(int64, *discoveryv3.DiscoveryRequest) error { requests.Add(1); return nil },
+			StreamDeltaRequestFunc: func(int64, *discoveryv3.DeltaDiscoveryRequest) error { requests.Add(1); return nil },
+		}))
 		go g.Serve(l)
 		defer g.Stop()
 
@@ -97,11 +102,17 @@ func TestOurClientAtAStockServer(t *testing.T) {
 			return hasKey(has, "ClusterLoadAssignment/c") && !hasKey(has, "Cluster/a")
 		})
 		set("3", "b", "c", "poison")
+		eventually(t, "a rejection", func() bool { _, log := d.look(); return count(log, "refuse Cluster/poison") > 0 })
+		before := requests.Load()
+		s.Subscribe(typeEndpoints, "c") // passes through while the refusal waits
 		set("4", "b", "c", "d")
 		eventually(t, "what follows a rejection", func() bool { has, _ := d.look(); return hasKey(has, "ClusterLoadAssignment/d") })
 		_, log := d.look()
 		if n := count(log, "set Cluster/b="); n != 1 {
 			t.Errorf("an unchanged cluster was applied %d times: %q", n, log)
+		}
+		if n := requests.Load() - before; n > 100 {
+			t.Errorf("%d requests around one refusal: this server sends again what is refused", n)
 		}
 	})
 }

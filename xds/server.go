@@ -32,7 +32,8 @@ type ServerConfig struct {
 	Authenticate func(ctx context.Context) (identity string, err error)
 
 	MaxStreams        int     // at once
-	StreamsPerSecond  float64 // new ones; beyond it clients are told to come back
+	StreamsPerSecond  float64 // new ones, once authenticated; beyond it clients are told to come back
+	FailuresPerSecond float64 // of one peer address, to authenticate; ten seconds' worth may come at once
 	RequestsPerSecond float64 // of one stream; beyond it they are read more slowly
 	MaxTypes          int     // of one stream
 	MaxNames          int     // of one stream, over all types
@@ -48,6 +49,7 @@ func ServerDefaults() ServerConfig {
 	return ServerConfig{
 		MaxStreams:        50_000,
 		StreamsPerSecond:  100, // about what istiod admits; a herd is spread by its own backoff
+		FailuresPerSecond: 10,
 		RequestsPerSecond: 1_000,
 		MaxTypes:          64,
 		MaxNames:          200_000,
@@ -65,6 +67,7 @@ type Server struct {
 	hub      Hub
 	cfg      ServerConfig
 	opening  *bucket
+	failing  *limiter
 	streams  atomic.Int64
 	serial   atomic.Uint64
 	stopping context.Context
@@ -76,6 +79,7 @@ func NewServer(hub Hub, cfg ServerConfig) *Server {
 	d := ServerDefaults()
 	orDefault(&cfg.MaxStreams, d.MaxStreams)
 	orDefault(&cfg.StreamsPerSecond, d.StreamsPerSecond)
+	orDefault(&cfg.FailuresPerSecond, d.FailuresPerSecond)
 	orDefault(&cfg.RequestsPerSecond, d.RequestsPerSecond)
 	orDefault(&cfg.MaxTypes, d.MaxTypes)
 	orDefault(&cfg.MaxNames, d.MaxNames)
@@ -85,7 +89,10 @@ func NewServer(hub Hub, cfg ServerConfig) *Server {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{hub: hub, cfg: cfg, opening: newBucket(cfg.StreamsPerSecond)}
+	s := &Server{
+		hub: hub, cfg: cfg, opening: newBucket(cfg.StreamsPerSecond),
+		failing: newLimiter(cfg.FailuresPerSecond, 10*cfg.FailuresPerSecond),
+	}
 	s.stopping, s.stop = context.WithCancel(context.Background())
 	return s
 }
@@ -189,16 +196,16 @@ type conn struct {
 	nonces  uint64
 }
 
-// serve is the life of a stream: admit, open, then receive and send until either ends.
+// serve is the life of a stream: authenticate, admit, open, then receive and send until either ends.
 func (s *Server) serve(ctx context.Context, d dialect) error {
-	if err := s.enter(); err != nil {
-		return err
-	}
-	defer s.streams.Add(-1)
 	identity, err := s.authenticate(ctx)
 	if err != nil {
 		return err
 	}
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.streams.Add(-1)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer context.AfterFunc(s.stopping, func() { cancel(errStopping()) })()

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc"
@@ -150,9 +151,28 @@ func (x *session) apply(u *Update) {
 		}
 	}
 	t.answered = true
-	x.answers = append(x.answers, x.asker.answer(t, u, detail(bad)))
+	reason := detail(bad)
+	t.waiting = nil
+	if wait := t.patience(u.Version, reason); wait > 0 {
+		t.waiting = u
+		time.AfterFunc(wait, func() { x.refuseLate(t, u, reason) })
+	} else {
+		x.answers = append(x.answers, x.asker.answer(t, u, reason))
+	}
 	x.applying = false
 	x.mu.Unlock()
+	x.poke()
+}
+
+// refuseLate says what had to wait, unless another response came meanwhile.
+func (x *session) refuseLate(t *topic, u *Update, reason string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if t.waiting != u {
+		return
+	}
+	t.waiting = nil
+	x.answers = append(x.answers, x.asker.answer(t, u, reason))
 	x.poke()
 }
 

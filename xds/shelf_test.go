@@ -250,6 +250,7 @@ func (d *desk) Apply(u Update) (bad []Rejection) {
 	for _, r := range u.Resources {
 		if why := d.reject[r.Name]; why != "" {
 			bad = append(bad, Rejection{r.Name, fmt.Errorf("%s", why)})
+			d.log = append(d.log, "refuse "+short(u.TypeURL)+"/"+r.Name)
 			continue
 		}
 		d.has[short(u.TypeURL)+"/"+r.Name] = text(r)

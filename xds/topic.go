@@ -5,6 +5,7 @@ package xds
 
 import (
 	"slices"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 )
@@ -26,6 +27,34 @@ type topic struct {
 	nonce   string              // state-of-the-world: the newest
 	version string              // state-of-the-world: the newest that was accepted
 	absent  map[string]struct{} // state-of-the-world: asked for, and reported as missing
+	refused string              // version and reason of the last refusal
+	repeats int                 // how often the same has come again
+	waiting *Update             // refused again; it is said later
+}
+
+// A server may answer a refusal with what was refused, at once and for ever
+// (go-control-plane's snapshot cache does, in state-of-the-world). These are the waits
+// before the same thing is refused again. Longer ones would keep the mended
+// version away, which such a server sends when it is asked the next time.
+const (
+	firstPatience = 100 * time.Millisecond
+	lastPatience  = 2 * time.Second
+)
+
+// patience is how long to wait before saying that this version is refused for
+// this reason; a reason of "" is none.
+func (t *topic) patience(version, reason string) time.Duration {
+	what := version + "\x00" + reason
+	switch {
+	case reason == "":
+		t.refused, t.repeats = "", 0
+		return 0
+	case what != t.refused:
+		t.refused, t.repeats = what, 0
+		return 0
+	}
+	t.repeats++
+	return min(firstPatience<<min(t.repeats-1, 8), lastPatience)
 }
 
 // held is what is remembered of an accepted resource.
@@ -138,7 +167,7 @@ func sum(r Resource) uint64 { return xxhash.Sum64(r.Body.GetValue()) }
 
 // reopen prepares the topic for a new stream.
 func (t *topic) reopen() {
-	t.begun, t.nonce = false, ""
+	t.begun, t.nonce, t.waiting = false, "", nil
 	clear(t.add)
 	clear(t.drop)
 }
