@@ -125,6 +125,8 @@ func (b *builder) when(w *intent.Condition) ([]*rbacv3.Permission, []*rbacv3.Pri
 		return who(b.trust.principal)
 	case "source.serviceAccount":
 		return who(b.serviceAccount)
+	case "source.trustDomain":
+		return who(trustDomain)
 	}
 	if !b.needsHTTP(w.Values, w.NotValues) {
 		return nil, nil

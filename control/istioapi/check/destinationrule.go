@@ -59,15 +59,8 @@ func (c *checker) trafficPolicy(path string, t *networking.TrafficPolicy) {
 		c.outliers(at+".outlierDetection", p.GetOutlierDetection())
 		c.clientTLS(at+".tls", p.GetTls())
 	}
-	if tn := t.Tunnel; tn != nil {
-		if tn.Protocol != "" && tn.Protocol != "CONNECT" && tn.Protocol != "POST" {
-			c.errorf(path+".tunnel.protocol", "%q is neither CONNECT nor POST", tn.Protocol)
-		}
-		c.host(path+".tunnel.targetHost", tn.TargetHost, false, true)
-		c.port(path+".tunnel.targetPort", tn.TargetPort, false)
-		if t.ProxyProtocol != nil {
-			c.errorf(path+".proxyProtocol", "cannot stand together with tunnel")
-		}
+	if t.Tunnel != nil {
+		c.unsupported(path + ".tunnel") // our proxies cannot, and bytes must not go another way
 	}
 	if b := t.RetryBudget; b != nil {
 		c.percent(path+".retryBudget.percent", b.Percent.GetValue())

@@ -203,6 +203,7 @@ func (c *checker) policyCondition(path string, w *security.Condition, custom boo
 		c.tokenless(path + ".key")
 	case slices.Contains(conditionKeys, key), bracketed(key, "request.headers"):
 	case strings.HasPrefix(key, "experimental.envoy.filters.") && strings.HasSuffix(key, "]"):
+		c.errorf(path+".key", "%q: conditions on metadata of Envoy's filters are not supported yet", key)
 	default:
 		c.errorf(path+".key", "%q is no attribute", key)
 	}
