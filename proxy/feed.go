@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/meltemi/meltemi/certs"
 	"github.com/meltemi/meltemi/dns"
@@ -29,16 +30,24 @@ import (
 const typeNames = "type.googleapis.com/istio.networking.nds.v1.NameTable"
 
 // newClient makes the xDS client with its first subscriptions. It opens nothing.
-func (p *Proxy) newClient() *xds.Subscriber {
+func (p *Proxy) newClient() error {
 	node, err := p.cfg.Node.node()
 	if err != nil {
 		panic("proxy: " + err.Error()) // all values are strings
 	}
 	log := p.cfg.Logs.Logger("xds")
-	c := xds.NewClient(xds.ClientConfig{
+	transport := certs.Credentials(p.controlTLS)
+	if p.cfg.Plaintext {
+		transport = insecure.NewCredentials()
+	}
+	handler, err := p.newKeeper()
+	if err != nil {
+		return err
+	}
+	p.client = xds.NewClient(xds.ClientConfig{
 		Target: p.cfg.Control,
 		Options: []grpc.DialOption{
-			grpc.WithTransportCredentials(certs.Credentials(p.controlTLS)),
+			grpc.WithTransportCredentials(transport),
 			grpc.WithContextDialer(p.dialControl),
 		},
 		Node: node, SotW: p.cfg.SotW, Log: log,
@@ -46,17 +55,24 @@ func (p *Proxy) newClient() *xds.Subscriber {
 			if err != nil {
 				log.Warn("the control plane cannot be reached; what is known stays in force", "control", p.cfg.Control, "error", err)
 			}
+			if up {
+				p.reachedOnce.Do(func() { close(p.reached) })
+			}
 			if p.demand != nil {
 				p.demand.Connected(up, err)
 			}
 		},
-	}, p)
-	c.Subscribe(config.TypeCluster)
-	c.Subscribe(config.TypeListener)
-	if p.dns != nil || p.demand != nil {
-		c.Subscribe(typeNames)
+	}, handler)
+	p.asks = p.client
+	if p.keeper != nil {
+		p.asks = p.keeper.Follow(p.client)
 	}
-	return c
+	p.asks.Subscribe(config.TypeCluster)
+	p.asks.Subscribe(config.TypeListener)
+	if p.dns != nil || p.demand != nil {
+		p.asks.Subscribe(typeNames)
+	}
+	return nil
 }
 
 // dialControl reaches the control plane without being captured.
@@ -130,8 +146,10 @@ func (p *Proxy) Apply(u xds.Update) []xds.Rejection {
 // runClient follows the control plane. It waits for the first certificate, by
 // which the stream says who we are.
 func (p *Proxy) runClient(ctx context.Context) error {
-	if _, err := p.identity.Wait(ctx); err != nil {
-		return nil // the proxy ends before it was given one
+	if p.certified() {
+		if _, err := p.identity.Wait(ctx); err != nil {
+			return nil // the proxy ends before it was given one
+		}
 	}
 	return p.client.Run(ctx)
 }
@@ -167,10 +185,10 @@ func (p *Proxy) onWanted(w config.Wanted) {
 		{config.TypeCluster, w.Clusters, prev.Clusters}, {config.TypeListener, w.Listeners, prev.Listeners},
 	} {
 		if add := difference(t.next, t.prev); len(add) > 0 {
-			p.client.Subscribe(t.typeURL, add...)
+			p.asks.Subscribe(t.typeURL, add...)
 		}
 		if gone := difference(t.prev, t.next); len(gone) > 0 {
-			p.client.Unsubscribe(t.typeURL, gone...)
+			p.asks.Unsubscribe(t.typeURL, gone...)
 		}
 	}
 }
@@ -249,12 +267,14 @@ var errNoCertificate = errors.New("the workload's certificate has not been issue
 // Ready is nil when the first configuration is in force.
 func (p *Proxy) Ready() error {
 	p.mu.Lock()
-	configured := p.configured
+	configured, unopened := p.configured, p.unopened
 	p.mu.Unlock()
 	switch {
 	case !configured:
 		return errNotConfigured
-	case p.client != nil && p.identity.Current() == nil:
+	case unopened != nil:
+		return unopened
+	case p.certified() && p.identity.Current() == nil:
 		return errNoCertificate
 	case p.dns != nil && !p.dns.Ready():
 		return errors.New("the table of names has not arrived yet")

@@ -6,6 +6,7 @@
 //	proxy.go    Config, Defaults, New: the whole proxy on one screen; Run
 //	node.go     who the proxy is, towards control plane, peers and telemetry
 //	feed.go     configuration in: resources to the store, names to the DNS server
+//	restore.go  what was in use, kept on disk for a start without control plane
 //	serve.go    connections in: which chain conducts them
 //	ondemand.go connections to destinations that are learned of as they are called
 //	tcp.go      counting and logging of connections that are not HTTP
@@ -36,6 +37,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/admin"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/demand"
+	"github.com/meltemi/meltemi/proxy/demand/keep"
 	"github.com/meltemi/meltemi/proxy/filter/stock"
 	"github.com/meltemi/meltemi/proxy/l4"
 	"github.com/meltemi/meltemi/proxy/l7"
@@ -57,10 +59,17 @@ type Config struct {
 	// RootFile holds the roots of the control plane's certificate, TokenFile the
 	// join token; both are read anew for every connection.
 	RootFile, TokenFile string
+	// Plaintext speaks to Control without TLS, as to istiod's port 15010 or to a
+	// control plane on this very machine. Its certificate service is not asked then:
+	// certificates come as secrets, or not at all.
+	Plaintext bool
 	// Static is an Envoy bootstrap whose static resources are in force from the start.
 	Static       string
 	CertLifetime time.Duration // asked for; 0 leaves it to the authority
-	SotW         bool          // state-of-the-world instead of delta
+	// State is a folder where what is in use is kept, secrets apart, for a start
+	// while the control plane is away; "": nothing is.
+	State string
+	SotW  bool // state-of-the-world instead of delta
 
 	// Addresses of our own; an invalid one is not opened.
 	Admin, Metrics, Health, DNS netip.AddrPort
@@ -104,9 +113,11 @@ type Proxy struct {
 	l7       *l7.Server
 	l4       *l4.Relay
 	manager  *listen.Manager
-	dns      *dns.Server       // nil: none
-	demand   *demand.Directory // nil: the whole configuration comes unasked
-	client   *xds.Subscriber   // nil: no control plane
+	dns      *dns.Server        // nil: none
+	demand   *demand.Directory  // nil: the whole configuration comes unasked
+	client   *xds.Subscriber    // nil: no control plane
+	keeper   *keep.Keeper       // nil: nothing is kept on disk
+	asks     keep.Subscriptions // of client; the keeper listens
 
 	draining atomic.Bool
 	quit     chan struct{}
@@ -116,7 +127,11 @@ type Proxy struct {
 	subscribed config.Wanted
 	configured bool             // the first listeners have come
 	pending    *config.Snapshot // to be reconciled
+	unopened   error            // why a listener is not open that should be
 	poke       chan struct{}
+
+	reached     chan struct{} // closed when the control plane has answered
+	reachedOnce sync.Once
 }
 
 // New checks cfg and puts the rooms together. It opens no socket.
@@ -131,7 +146,7 @@ func New(cfg Config) (*Proxy, error) {
 		cfg: cfg, log: cfg.Logs.Logger("proxy"), started: time.Now(),
 		identity: &certs.Source{}, registry: telemetry.NewRegistry(telemetry.Config{}),
 		files: accesslog.NewFiles(time.Second),
-		quit:  make(chan struct{}), poke: make(chan struct{}, 1),
+		quit:  make(chan struct{}), poke: make(chan struct{}, 1), reached: make(chan struct{}),
 	}
 	p.clusters = upstream.NewSet(upstream.Config{Resolver: net.DefaultResolver, Mark: cfg.Mark})
 	p.registry.Collect(admin.ClusterStats(p.clusters))
@@ -162,14 +177,19 @@ func New(cfg Config) (*Proxy, error) {
 		return nil, err
 	}
 	if cfg.Control != "" {
-		p.client = p.newClient()
+		if err := p.newClient(); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
 }
 
+// certified says whether a control plane gives the proxy its certificate.
+func (p *Proxy) certified() bool { return p.cfg.Control != "" && !p.cfg.Plaintext }
+
 // ownIdentity is nil for a proxy that nobody gives a certificate.
 func (p *Proxy) ownIdentity() *certs.Source {
-	if p.cfg.Control == "" {
+	if !p.certified() {
 		return nil
 	}
 	return p.identity
@@ -204,13 +224,19 @@ func (p *Proxy) Run(ctx context.Context) error {
 	if p.demand != nil {
 		group.Go("demand", p.demand.Run)
 	}
-	if p.client != nil {
+	if p.certified() {
 		rotator, err := p.rotator()
 		if err != nil {
 			return err
 		}
 		group.Go("certificate", rotator.Run)
+	}
+	if p.client != nil {
 		group.Go("xds", p.runClient)
+		if p.keeper != nil {
+			group.Go("state", p.keeper.Run)
+			group.Go("restore", p.restore)
+		}
 	}
 	err := group.Run(ctx)
 	p.store.Close()
@@ -251,20 +277,32 @@ func (p *Proxy) addSideDoors(ctx context.Context, group *daemon.Group) error {
 
 // runListeners opens sockets as snapshots come; at the end it drains them.
 func (p *Proxy) runListeners(ctx context.Context) error {
+	const first, last = 100 * time.Millisecond, 5 * time.Second
+	var again <-chan time.Time
+	pause := first
 	for {
 		select {
 		case <-p.poke:
-			p.mu.Lock()
-			next := p.pending
-			p.mu.Unlock()
-			if err := p.manager.Reconcile(ctx, next); err != nil {
-				p.log.Error("a listener could not be opened", "error", err)
-			}
+			pause = first
+		case <-again: // a port that somebody else had may be free by now
 		case <-ctx.Done():
 			p.draining.Store(true)
 			p.manager.Close(p.cfg.Drain)
 			return nil
 		}
+		p.mu.Lock()
+		next := p.pending
+		p.mu.Unlock()
+		err := p.manager.Reconcile(ctx, next)
+		again = nil
+		if err != nil {
+			p.log.Error("a listener could not be opened; trying again", "error", err, "pause", pause)
+			again = time.After(pause)
+			pause = min(2*pause, last)
+		}
+		p.mu.Lock()
+		p.unopened = err
+		p.mu.Unlock()
 	}
 }
 

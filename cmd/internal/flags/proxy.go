@@ -41,6 +41,7 @@ func Proxy(fs *pflag.FlagSet, w io.Writer) func() (proxy.Config, error) {
 	fs.StringVar(&cfg.RootFile, "root", "", "file with the root certificates of the control plane")
 	fs.StringVar(&cfg.TokenFile, "token-file", "", "file with the join token")
 	fs.StringVar(&cfg.Static, "static", "", "Envoy bootstrap whose static resources are in force from the start")
+	fs.StringVar(&cfg.State, "state", "", "folder that keeps what is in use, for a start while the control plane is away")
 	fs.DurationVar(&cfg.CertLifetime, "cert-lifetime", 0, "lifetime to ask for in certificates; 0 leaves it to the authority")
 	fs.BoolVar(&n.OnDemand, "on-demand", false, "learn of destinations as they are called")
 
