@@ -59,6 +59,8 @@ func proxyArgs(m *Member, control, root, token, resolver string) []string {
 		args = append(args, "--workload-entry", m.Name)
 	}
 	if m.captured() {
+		// What the workload calls is learned as it calls it. A forward proxy needs the whole table of names.
+		args = append(args, "--on-demand")
 		// Capture knows the proxy by its user: it needs no mark, for which it would need privileges.
 		args = append(args, "--dns", loopback(mesh.PortDNS).String())
 		if resolver != "" {

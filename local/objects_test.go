@@ -83,7 +83,7 @@ func TestArguments(t *testing.T) {
 		t.Errorf("%s", got)
 	}
 	m.HTTPProxy = 0
-	if got := strings.Join(proxyArgs(&m, "c", "r", "t", "10.0.0.1:53"), " "); strings.Contains(got, "--interception") || strings.Contains(got, "--http-proxy-port") || !strings.HasSuffix(got, "--dns 127.0.0.1:15053 --resolver 10.0.0.1:53") {
+	if got := strings.Join(proxyArgs(&m, "c", "r", "t", "10.0.0.1:53"), " "); strings.Contains(got, "--interception") || strings.Contains(got, "--http-proxy-port") || !strings.Contains(got, "--on-demand") || !strings.HasSuffix(got, "--dns 127.0.0.1:15053 --resolver 10.0.0.1:53") {
 		t.Errorf("with capture: %s", got)
 	}
 	if proxyEnv(&m) != nil {
