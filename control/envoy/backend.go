@@ -54,17 +54,17 @@ type Backend struct {
 	identities *derive.Query[registry.PortKey, []string]
 	peerOf     *derive.Query[source.Key, *intent.PeerAuth]
 
-	outCluster    *derive.Query[clusterKey, *xds.Resource]
-	outEnds       *derive.Query[endpointKey, *xds.Resource]
-	outNames      *derive.Query[listenKey, []string]
-	outListen     *derive.Query[listenKey, *xds.Resource]
-	portPersonal  *derive.Query[sight.OnPort, bool]
-	outRoute      *derive.Query[tableKey, *xds.Resource]
-	tablePersonal *derive.Query[tableKey, bool]
-	outHost       *derive.Query[hostKey, *route.Host]
-	hostPersonal  *derive.Query[hostKey, bool]
-	edgeHost      *derive.Query[edgeKey, *route.Host]
-	tables        *derive.Query[sight.Sight, *xds.Resource]
+	outCluster   *derive.Query[clusterKey, *xds.Resource]
+	outEnds      *derive.Query[endpointKey, *xds.Resource]
+	outNames     *derive.Query[listenKey, []string]
+	outListen    *derive.Query[listenKey, *xds.Resource]
+	portPersonal *derive.Query[sight.OnPort, bool]
+	outRoute     *derive.Query[tableKey, *xds.Resource]
+	hosts        *derive.Query[tableKey, *hostList]
+	outHost      *derive.Query[hostKey, *route.Host]
+	hostPersonal *derive.Query[hostKey, bool]
+	edgeHost     *derive.Query[edgeKey, *route.Host]
+	tables       *derive.Query[sight.Sight, *xds.Resource]
 
 	kinds []Kind
 }
@@ -81,7 +81,7 @@ func New(g *derive.Graph, facts *registry.Facts, wishes *intent.Wishes) *Backend
 	b.outListen = derive.NewQuery(g, "envoy.listener", sameResource, b.outboundFor)
 	b.portPersonal = derive.NewQuery(g, "envoy.listener.personal", same[bool], b.isPortPersonal)
 	b.outRoute = derive.NewQuery(g, "envoy.routes", sameResource, b.routesFor)
-	b.tablePersonal = derive.NewQuery(g, "envoy.routes.personal", same[bool], b.isPersonal)
+	b.hosts = derive.NewQuery(g, "envoy.routes.hosts", sameHosts, b.listHosts)
 	b.outHost = derive.NewQuery(g, "envoy.host", route.Equal, b.hostFor)
 	b.hostPersonal = derive.NewQuery(g, "envoy.host.personal", same[bool], b.isHostPersonal)
 	b.edgeHost = derive.NewQuery(g, "envoy.host.edge", route.Equal, b.edgeHostFor)

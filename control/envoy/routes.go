@@ -32,7 +32,7 @@ func (b *Backend) routesNamed(c *derive.Context, n Named) *xds.Resource {
 	} else {
 		k := tableKey{Sight: s, Name: n.Name, Captured: !n.Client.Traits.NoCapture}
 		k.Client = sight.Nobody(s.Namespace())
-		if b.tablePersonal.Get(c, tableKey{Sight: s, Name: n.Name}) {
+		if b.hosts.Get(c, tableKey{Sight: s, Name: n.Name}).personal {
 			k.Client = n.Client.Subject
 		}
 		r = b.outRoute.Get(c, k)
@@ -52,14 +52,13 @@ type tableKey struct {
 }
 
 func (b *Backend) routesFor(c *derive.Context, k tableKey) *xds.Resource {
-	keys, catchAll := b.tableHosts(c, k.Sight, k.Name)
-	if keys == nil && !catchAll {
+	list := b.hosts.Get(c, tableKey{Sight: k.Sight, Name: k.Name})
+	if list.keys == nil && !list.catchAll {
 		return nil
 	}
-	hosts := make([]*route.Host, 0, len(keys)+1)
-	for _, hk := range keys {
-		hk.Client = sight.Nobody(k.Sight.Namespace())
-		if b.hostPersonal.Get(c, hk) {
+	hosts := make([]*route.Host, 0, len(list.keys)+1)
+	for _, hk := range list.keys {
+		if hk.Client == (intent.Subject{}) {
 			hk.Client = k.Client
 		}
 		if h := b.outHost.Get(c, hk); h != nil {
@@ -67,7 +66,7 @@ func (b *Backend) routesFor(c *derive.Context, k tableKey) *xds.Resource {
 		}
 	}
 	var last *route.Host
-	if catchAll {
+	if list.catchAll {
 		to, allow := b.OutboundPolicy(c, k.Sight)
 		if !allow || to == mesh.ClusterPassthrough && !k.Captured {
 			to = "" // nobody knows where such a request was meant to go
@@ -77,13 +76,35 @@ func (b *Backend) routesFor(c *derive.Context, k tableKey) *xds.Resource {
 	return packed(k.Name, route.Table(k.Name, k.Name == routeHTTPProxy, hosts, last))
 }
 
-// isPersonal reports whether a table differs between clients of one sight.
-func (b *Backend) isPersonal(c *derive.Context, k tableKey) bool {
-	keys, _ := b.tableHosts(c, k.Sight, k.Name)
-	return slices.ContainsFunc(keys, func(hk hostKey) bool { return b.hostPersonal.Get(c, hk) })
+// A hostList is what stands in a table.
+type hostList struct {
+	keys     []hostKey // without Client where clients of one sight differ
+	personal bool      // there is one such
+	catchAll bool      // requests for other hosts are dealt with, too
 }
 
-// tableHosts lists the hosts of a table, with Client left empty; catchAll: requests for others are dealt with, too.
+func sameHosts(x, y *hostList) bool {
+	return x.personal == y.personal && x.catchAll == y.catchAll && slices.Equal(x.keys, y.keys)
+}
+
+// listHosts is apart from the table, so that a change to one host's routes has its table read what all hosts are
+// compiled to, but not ask again which they are.
+func (b *Backend) listHosts(c *derive.Context, k tableKey) *hostList {
+	var l hostList
+	l.keys, l.catchAll = b.tableHosts(c, k.Sight, k.Name)
+	nobody := sight.Nobody(k.Sight.Namespace())
+	for i := range l.keys {
+		hk := &l.keys[i]
+		if b.hostPersonal.Get(c, *hk) {
+			l.personal = true
+		} else {
+			hk.Client = nobody
+		}
+	}
+	return &l
+}
+
+// tableHosts are the hosts of a table, with Client left empty, and whether requests for others are dealt with, too.
 func (b *Backend) tableHosts(c *derive.Context, s sight.Sight, name string) (keys []hostKey, catchAll bool) {
 	if name == routeHTTPProxy {
 		return b.allHosts(c, s, intent.Scope{}), true
