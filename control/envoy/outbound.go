@@ -257,7 +257,7 @@ func (b *Backend) outboundChains(c *derive.Context, l *listenerv3.Listener, k li
 	wildcard := addr == k.Traits.Wildcard()
 	set := filter.NewChains()
 	alone := ""
-	http := false
+	http, patient := false, true
 	for _, key := range keys {
 		s := b.Facts.Service.Get(c, key)
 		p, _ := s.Port(port)
@@ -265,6 +265,7 @@ func (b *Backend) outboundChains(c *derive.Context, l *listenerv3.Listener, k li
 		if p.Protocol.IsHTTP() {
 			continue
 		}
+		patient = false
 		if p.Protocol == mesh.Unset && alone == "" {
 			alone = string(key.Host)
 		}
@@ -294,6 +295,11 @@ func (b *Backend) outboundChains(c *derive.Context, l *listenerv3.Listener, k li
 		l.FilterChains = []*listenerv3.FilterChain{rest}
 	}
 	b.inspect(c, l, k.Traits, set.TLS, http)
+	if http && patient {
+		// All here is known to be HTTP, in which the client speaks first. Clients open connections in advance, which stay
+		// silent until they are used: to take these for something else would break the first request on them.
+		l.ListenerFiltersTimeout = durationpb.New(b.Settings(c).DetectionTimeout)
+	}
 }
 
 // passBytes hands bytes to a cluster.

@@ -51,7 +51,10 @@ func (m *Manager) accept(s *socket, ln net.Listener) {
 			defer m.active.Add(-1)
 			defer func() { _ = conn.Close() }()
 			defer m.contain(l)
-			m.serve(conn, l)
+			if m.enter(conn) {
+				defer m.quit(conn)
+				m.serve(conn, l)
+			}
 		})
 	}
 }
@@ -94,5 +97,5 @@ func (m *Manager) serve(conn net.Conn, l *config.Listener) {
 			facts.Listener, facts.Direction = to.Name, to.Direction
 		}
 	}
-	m.dispatch(peeked, l, facts)
+	m.dispatch(peeked, conn, l, facts)
 }

@@ -29,8 +29,8 @@ var (
 )
 
 // dispatch inspects the first bytes, chooses the chain, terminates TLS and hands
-// the connection over.
-func (m *Manager) dispatch(conn *netio.Peeked, l *config.Listener, facts *filter.Conn) {
+// the connection, whose socket is raw, over.
+func (m *Manager) dispatch(conn *netio.Peeked, raw net.Conn, l *config.Listener, facts *filter.Conn) {
 	cf := connFacts(facts)
 	if !l.OnDemand() { // there the destination says whether to look at the bytes
 		if err := inspect(conn, l, &cf); err != nil {
@@ -45,7 +45,7 @@ func (m *Manager) dispatch(conn *netio.Peeked, l *config.Listener, facts *filter
 		return
 	}
 	facts.Chain = chain.Name
-	life := m.join(chain, conn)
+	life := m.join(chain, conn, raw)
 	defer m.leave(chain, life, conn)
 	if chain.TLS == nil {
 		m.cfg.Serve(conn, facts, chain, life.drain)

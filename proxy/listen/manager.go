@@ -55,8 +55,11 @@ type Manager struct {
 	mu      sync.Mutex
 	sockets map[string]*socket // by listener name
 	lives   map[*config.FilterChain]*life
-	alive   map[*config.FilterChain]bool // the chains of the snapshot in force
-	closed  bool
+	// silent are connections without a chain yet: for all we know their clients
+	// have sent nothing, and may not for long.
+	silent map[net.Conn]struct{}
+	alive  map[*config.FilterChain]bool // the chains of the snapshot in force
+	closed bool
 }
 
 // state is what accepting needs of a snapshot.
@@ -91,7 +94,7 @@ func New(cfg Config) *Manager {
 	if cfg.Unmatched == nil {
 		cfg.Unmatched = func(*config.Listener, *filter.Conn, error) {}
 	}
-	m := &Manager{cfg: cfg, sockets: make(map[string]*socket), lives: make(map[*config.FilterChain]*life)}
+	m := &Manager{cfg: cfg, sockets: make(map[string]*socket), lives: make(map[*config.FilterChain]*life), silent: make(map[net.Conn]struct{})}
 	m.state.Store(&state{snapshot: &config.Snapshot{}})
 	return m
 }
@@ -261,10 +264,30 @@ func (m *Manager) end(chain *config.FilterChain, l *life) {
 	}
 }
 
-// join counts conn to its chain; leave ends that.
-func (m *Manager) join(chain *config.FilterChain, conn net.Conn) *life {
+// enter notes a connection that has no chain yet. It reports false if the
+// Manager is closed.
+func (m *Manager) enter(conn net.Conn) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if m.closed {
+		return false
+	}
+	m.silent[conn] = struct{}{}
+	return true
+}
+
+// quit forgets what enter noted.
+func (m *Manager) quit(conn net.Conn) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.silent, conn)
+}
+
+// join counts conn, whose socket is raw, to its chain; leave ends that.
+func (m *Manager) join(chain *config.FilterChain, conn, raw net.Conn) *life {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.silent, raw)
 	l := m.lives[chain]
 	if l == nil {
 		l = &life{drain: make(chan struct{}), conns: make(map[net.Conn]struct{})}
@@ -317,6 +340,9 @@ func (m *Manager) Close(grace time.Duration) {
 	}
 	for chain, l := range m.lives {
 		m.drainLocked(chain, l)
+	}
+	for conn := range m.silent { // nothing of theirs is under way
+		_ = conn.Close()
 	}
 	m.mu.Unlock()
 	done := make(chan struct{})

@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -263,5 +264,31 @@ func TestATakenPortIsNamed(t *testing.T) {
 	}
 	if len(m.Addrs("free")) != 1 {
 		t.Error("one listener that cannot be opened must not keep another from serving")
+	}
+}
+
+// Clients open connections in advance. Where only the client can speak first they are
+// waited for without limit, but not when the proxy is to end.
+func TestSilentClientsMayWaitAndDoNotHoldUpTheEnd(t *testing.T) {
+	r := newRig(t, time.Hour)
+	l := listener("a", "10.0.0.1:1", &config.FilterChain{Name: "rest"})
+	l.HTTPInspector, l.ContinueOnTimeout = &config.Inspector{}, true // InspectTimeout 0: no limit
+	r.reconcile(t, l)
+	c := r.dial(t, l.Addrs[0].IP)
+	for r.Active() == 0 {
+		runtime.Gosched()
+	}
+	ended := make(chan struct{})
+	go func() {
+		r.Close(time.Hour)
+		close(ended)
+	}()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("a silent client holds up the end")
+	}
+	if c.in.Scan() {
+		t.Errorf("the client was told %q", c.in.Text())
 	}
 }
