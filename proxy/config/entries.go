@@ -123,6 +123,7 @@ type clusterEntry struct {
 	activeRec, warmingRec record
 	since                 time.Time
 	failed                *failure
+	removed               time.Time // when it was, if tables in force still named it
 }
 
 func (s *Store) clusterLocked(name string) *clusterEntry {
@@ -137,6 +138,7 @@ func (s *Store) clusterLocked(name string) *clusterEntry {
 func (s *Store) putCluster(m *clusterv3.Cluster, in *incoming) error {
 	hash := hashOf(m)
 	if e := s.clusters[m.GetName()]; e != nil {
+		e.removed = time.Time{}
 		switch {
 		case e.warming != nil && e.warming.Spec.Hash == hash:
 			e.failed, e.warmingRec = nil, in.record()
@@ -155,15 +157,20 @@ func (s *Store) putCluster(m *clusterv3.Cluster, in *incoming) error {
 	return nil
 }
 
+// removeCluster lets go of a cluster, one that serves when no table in force names
+// it any more: control planes send what is gone before the routes that show it.
 func (s *Store) removeCluster(name string) {
 	s.absent[name] = true
 	e := s.clusters[name]
-	if e == nil {
-		return
-	}
-	delete(s.clusters, name)
-	if e.active != nil {
-		s.cfg.Clusters.Remove(name)
+	switch {
+	case e == nil:
+	case e.active == nil:
+		delete(s.clusters, name)
+	default:
+		e.warming, e.warmingRec = nil, record{}
+		if e.removed.IsZero() {
+			e.removed = s.cfg.Now()
+		}
 	}
 }
 

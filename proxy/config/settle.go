@@ -54,6 +54,7 @@ func (s *Store) settleLocked() {
 			}
 		}
 	}
+	s.removeLocked(&w)
 	s.nameLocked(&w)
 	if t := &s.reader.Transports; t.Remembered() > 2*len(s.clusters)+16 {
 		t.Forget(s.liveClusters())
@@ -65,6 +66,57 @@ func (s *Store) settleLocked() {
 	if !w.next.IsZero() {
 		s.timer = time.AfterFunc(w.next.Sub(w.now), s.tick)
 	}
+}
+
+// clusterGrace is how long a cluster that was removed may still be named by the
+// tables in force. Where the next tables are on their way that is a moment; where
+// none come, nobody keeps its endpoints up to date.
+const clusterGrace = 5 * time.Second
+
+// removeLocked removes the clusters that were waiting for tables to let go of them.
+func (s *Store) removeLocked(w *waiting) {
+	var named map[string]bool
+	for name, e := range s.clusters {
+		if e.removed.IsZero() {
+			continue
+		}
+		if named == nil {
+			named = s.clustersInForce()
+		}
+		if !named[name] || w.over(e.removed, clusterGrace) {
+			delete(s.clusters, name)
+			s.cfg.Clusters.Remove(name)
+		}
+	}
+}
+
+// clustersInForce are those that tables and chains name, in force or to come.
+func (s *Store) clustersInForce() map[string]bool {
+	out := map[string]bool{}
+	for _, e := range s.routes {
+		for _, t := range [...]*RouteTable{e.ref.Load(), e.warming} {
+			if t != nil {
+				for _, name := range t.Clusters() {
+					out[name] = true
+				}
+			}
+		}
+	}
+	for _, e := range s.listeners {
+		for _, l := range [...]*Listener{e.active, e.warming} {
+			if l == nil {
+				continue
+			}
+			for c := range l.all {
+				if c.TCP != nil {
+					for i := range c.TCP.Clusters {
+						out[c.TCP.Clusters[i].Cluster] = true
+					}
+				}
+			}
+		}
+	}
+	return out
 }
 
 // tick is settling because a time is over.

@@ -125,6 +125,8 @@ func TestEqualTransportsAreOneConfiguration(t *testing.T) {
 		t.Error("a change that does not concern connections must leave their TLS configuration alone")
 	}
 	w.Apply(xds.Update{TypeURL: TypeCluster, Removed: []string{spec.Name}})
+	w.now = w.now.Add(clusterGrace) // a table names it to the end
+	w.tick()
 	w.reader.Transports.Forget(w.liveClusters())
 	if n := w.reader.Transports.Remembered(); n != 0 {
 		t.Errorf("%d contexts are remembered", n)
@@ -478,5 +480,31 @@ func BenchmarkApplyUnchanged(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		w.Apply(u)
+	}
+}
+
+// TestAClusterOutlivesTheTablesThatNameIt: control planes say that a cluster is
+// gone before they send the table that does without it.
+func TestAClusterOutlivesTheTablesThatNameIt(t *testing.T) {
+	w := newWorld(t)
+	a := play(t, w, "sidecar")
+	const name = "outbound|80||a.b.svc.cluster.local"
+	ref := w.cfg.Clusters.Ref(name)
+	w.Apply(xds.Update{TypeURL: TypeCluster, Removed: []string{name}})
+	if ref.Load() == nil {
+		t.Fatal("the cluster went while a table named it")
+	}
+	w.step(t, fileOf(a, "1-clusters.yaml")) // it is back
+	w.now = w.now.Add(2 * clusterGrace)
+	w.tick()
+	if ref.Load() == nil {
+		t.Fatal("a cluster that came back was removed")
+	}
+	w.Apply(xds.Update{TypeURL: TypeCluster, Removed: []string{name}})
+	f := fileOf(a, "4-routes.yaml")
+	f.Data = []byte(strings.ReplaceAll(string(f.Data), name, "BlackHoleCluster"))
+	w.step(t, f)
+	if ref.Load() != nil {
+		t.Error("the cluster is still there, and no table names it")
 	}
 }
