@@ -43,10 +43,15 @@ func series(x *filter.Exchange, chain *config.FilterChain) []*stock.TCPSeries {
 	return out
 }
 
-// Opened counts a connection whose upstream is there.
+// Opened counts a connection whose upstream is there, and logs it if that is
+// asked for.
 func (c *connLog) Opened(x *filter.Exchange, chain *config.FilterChain) {
 	for _, s := range series(x, chain) {
 		s.Opened()
+	}
+	if chain.TCP != nil && chain.TCP.LogOnConnect {
+		var record accesslog.Record
+		c.logsOf(chain.TCP).LogAs(x, &record, "TcpUpstreamConnected")
 	}
 }
 
@@ -63,22 +68,27 @@ func (c *connLog) Closed(x *filter.Exchange, chain *config.FilterChain) {
 	if chain.TCP == nil || len(chain.TCP.AccessLogs) == 0 {
 		return
 	}
+	var record accesslog.Record
+	c.logsOf(chain.TCP).LogAs(x, &record, "TcpConnectionEnd")
+}
+
+// logsOf returns the compiled access logs of a chain.
+func (c *connLog) logsOf(tcp *config.TCP) *l7.Logs {
 	c.mu.Lock()
-	logs := c.logs[chain.TCP]
+	defer c.mu.Unlock()
+	logs := c.logs[tcp]
 	if logs == nil {
 		var err error
-		if logs, err = l7.NewLogs(chain.TCP.AccessLogs, c.files, c.formats); err != nil {
+		if logs, err = l7.NewLogs(tcp.AccessLogs, c.files, c.formats); err != nil {
 			c.log.Error("an access log cannot be written", "error", err)
 			logs = &l7.Logs{}
 		}
 		if len(c.logs) > maxConnLogs {
 			clear(c.logs)
 		}
-		c.logs[chain.TCP] = logs
+		c.logs[tcp] = logs
 	}
-	c.mu.Unlock()
-	var record accesslog.Record
-	logs.Log(x, &record)
+	return logs
 }
 
 // maxConnLogs bounds how many chains' compiled logs are remembered.

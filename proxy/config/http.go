@@ -81,7 +81,6 @@ type HTTP struct {
 	HeadersTimeout    time.Duration // head received; default none
 	MaxDuration       time.Duration // of the connection; default none
 	MaxStreamDuration time.Duration // default none
-	DrainTimeout      time.Duration // default 5 s
 	DelayedClose      time.Duration // default 1 s
 	MaxRequests       uint32        // per connection; 0: no limit
 
@@ -99,20 +98,17 @@ func (h *HTTP) For(routes *RouteRef) *HTTP {
 
 // HTTP1 is Http1ProtocolOptions.
 type HTTP1 struct {
-	NoAbsoluteURL bool // allow_absolute_url: false
-	AcceptHTTP10  bool
-	DefaultHost   string // for HTTP/1.0
-	PreserveCase  bool   // header_key_format preserve_case
-	Trailers      bool   // enable_trailers
+	AcceptHTTP10 bool
+	DefaultHost  string // for HTTP/1.0
+	PreserveCase bool   // header_key_format preserve_case
+	Trailers     bool   // enable_trailers
 }
 
 // HTTP2 is Http2ProtocolOptions.
 type HTTP2 struct {
-	MaxStreams        uint32 // default 1024
-	StreamWindow      uint32 // default 16 MiB
-	ConnWindow        uint32 // default 24 MiB
-	TableSize         uint32 // default 4096
-	AllowConnect      bool
+	MaxStreams        uint32        // default 1024
+	StreamWindow      uint32        // default 16 MiB
+	ConnWindow        uint32        // default 24 MiB
 	KeepaliveInterval time.Duration // 0: no PING
 	KeepaliveTimeout  time.Duration
 }
@@ -120,7 +116,7 @@ type HTTP2 struct {
 // Router is the settings of the last HTTP filter.
 type Router struct {
 	SuppressHeaders bool // suppress_envoy_headers
-	StartChildSpan  bool
+	SpawnUpstream   bool // start_child_span, the older name of spawn_upstream_span
 	RespectExpected bool // respect_expected_rq_timeout
 	UpstreamLogs    []AccessLog
 }
@@ -188,7 +184,6 @@ type Tracing struct {
 	MaxPathLength           uint32 // default 256
 	SpawnUpstream           bool
 	NoPropagation           bool
-	Verbose                 bool
 	Tags                    []Tag
 	// Provider: OpenTelemetry over gRPC or HTTP.
 	Service   string // service_name

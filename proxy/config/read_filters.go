@@ -121,7 +121,7 @@ func (b *builder) router(h *HTTP, a *anypb.Any) error {
 		return err
 	}
 	h.Router = Router{
-		SuppressHeaders: m.GetSuppressEnvoyHeaders(), StartChildSpan: m.GetStartChildSpan(),
+		SuppressHeaders: m.GetSuppressEnvoyHeaders(), SpawnUpstream: m.GetStartChildSpan(),
 		RespectExpected: m.GetRespectExpectedRqTimeout(),
 	}
 	var err error

@@ -32,8 +32,8 @@ func httpDefaults() *HTTP {
 	return &HTTP{
 		GenerateRequestID: true, TraceByRequestID: true, ServerName: "envoy",
 		MaxHeaderBytes: 60 << 10, MaxHeaders: 100,
-		IdleTimeout: time.Hour, StreamIdleTimeout: 5 * time.Minute, DrainTimeout: 5 * time.Second, DelayedClose: time.Second,
-		HTTP2: HTTP2{MaxStreams: 1024, StreamWindow: 16 << 20, ConnWindow: 24 << 20, TableSize: 4096},
+		IdleTimeout: time.Hour, StreamIdleTimeout: 5 * time.Minute, DelayedClose: time.Second,
+		HTTP2: HTTP2{MaxStreams: 1024, StreamWindow: 16 << 20, ConnWindow: 24 << 20},
 	}
 }
 
@@ -65,6 +65,9 @@ func (b *builder) http(c *FilterChain, a *anypb.Any) (*HTTP, error) {
 		if err := step(h, &m); err != nil {
 			return nil, err
 		}
+	}
+	if h.Tracing != nil && h.Router.SpawnUpstream {
+		h.Tracing.SpawnUpstream = true
 	}
 	var err error
 	h.AccessLogs, err = b.accessLogs(m.GetAccessLog())
@@ -133,7 +136,7 @@ func readTimes(h *HTTP, m *hcmv3.HttpConnectionManager) {
 		{&h.IdleTimeout, common.GetIdleTimeout()}, {&h.MaxDuration, common.GetMaxConnectionDuration()},
 		{&h.MaxStreamDuration, common.GetMaxStreamDuration()}, {&h.StreamIdleTimeout, m.GetStreamIdleTimeout()},
 		{&h.RequestTimeout, m.GetRequestTimeout()}, {&h.HeadersTimeout, m.GetRequestHeadersTimeout()},
-		{&h.DrainTimeout, m.GetDrainTimeout()}, {&h.DelayedClose, m.GetDelayedCloseTimeout()},
+		{&h.DelayedClose, m.GetDelayedCloseTimeout()},
 	} {
 		if t.from != nil {
 			*t.to = t.from.AsDuration()
@@ -145,9 +148,12 @@ func readTimes(h *HTTP, m *hcmv3.HttpConnectionManager) {
 
 func readProtocols(h *HTTP, m *hcmv3.HttpConnectionManager) error {
 	one := m.GetHttpProtocolOptions()
+	if !boolOr(one.GetAllowAbsoluteUrl(), true) {
+		return errors.New("http_protocol_options.allow_absolute_url: false is not supported: RFC 9112 section 3.2.2 has every server take absolute URLs")
+	}
 	h.HTTP1 = HTTP1{
-		NoAbsoluteURL: !boolOr(one.GetAllowAbsoluteUrl(), true), AcceptHTTP10: one.GetAcceptHttp_10(),
-		DefaultHost: one.GetDefaultHostForHttp_10(), Trailers: one.GetEnableTrailers(),
+		AcceptHTTP10: one.GetAcceptHttp_10(),
+		DefaultHost:  one.GetDefaultHostForHttp_10(), Trailers: one.GetEnableTrailers(),
 	}
 	if f := one.GetHeaderKeyFormat().GetStatefulFormatter(); f != nil {
 		if err := strict.Unmarshal(f.GetTypedConfig(), &preservecasev3.PreserveCaseFormatterConfig{}); err != nil {
@@ -161,13 +167,12 @@ func readProtocols(h *HTTP, m *hcmv3.HttpConnectionManager) error {
 		from *wrapperspb.UInt32Value
 	}{
 		{&h.HTTP2.MaxStreams, two.GetMaxConcurrentStreams()}, {&h.HTTP2.StreamWindow, two.GetInitialStreamWindowSize()},
-		{&h.HTTP2.ConnWindow, two.GetInitialConnectionWindowSize()}, {&h.HTTP2.TableSize, two.GetHpackTableSize()},
+		{&h.HTTP2.ConnWindow, two.GetInitialConnectionWindowSize()},
 	} {
 		if v.from != nil {
 			*v.to = v.from.GetValue()
 		}
 	}
-	h.HTTP2.AllowConnect = two.GetAllowConnect()
 	if k := two.GetConnectionKeepalive(); k != nil {
 		h.HTTP2.KeepaliveInterval, h.HTTP2.KeepaliveTimeout = k.GetInterval().AsDuration(), k.GetTimeout().AsDuration()
 	}
@@ -252,7 +257,7 @@ func (b *builder) readTracing(h *HTTP, m *hcmv3.HttpConnectionManager) error {
 	out := &Tracing{
 		Client: share(t.GetClientSampling(), allOfThem), Random: share(t.GetRandomSampling(), allOfThem),
 		Overall: share(t.GetOverallSampling(), allOfThem), MaxPathLength: 256,
-		SpawnUpstream: t.GetSpawnUpstreamSpan().GetValue(), NoPropagation: t.GetNoContextPropagation(), Verbose: t.GetVerbose(),
+		SpawnUpstream: t.GetSpawnUpstreamSpan().GetValue(), NoPropagation: t.GetNoContextPropagation(),
 		Operation: t.GetOperation(),
 	}
 	if n := t.GetMaxPathTagLength(); n != nil {

@@ -15,7 +15,6 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	httpinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
 	originaldstv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_dst/v3"
-	originalsrcv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3"
 	proxyprotocolv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/proxy_protocol/v3"
 	tlsinspectorv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/tls_inspector/v3"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -138,10 +137,7 @@ func listenerFilter(l *Listener, m *listenerv3.ListenerFilter) error {
 		l.OriginalDst = true
 		return errors.Join(unconditional(), strict.Unmarshal(a, &originaldstv3.OriginalDst{}))
 	case "original_src.v3.OriginalSrc":
-		var c originalsrcv3.OriginalSrc
-		err := errors.Join(once(l.OriginalSrc != nil), unconditional(), strict.Unmarshal(a, &c))
-		l.OriginalSrc = &OriginalSrc{Mark: c.GetMark()}
-		return err
+		return errors.New("original_src is not supported: the application would see the proxy's address all the same")
 	case "tls_inspector.v3.TlsInspector":
 		var c tlsinspectorv3.TlsInspector
 		err := errors.Join(once(l.TLSInspector != nil), strict.Unmarshal(a, &c))

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/original_src/v3" // its name
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/tools/txtar"
@@ -66,7 +67,7 @@ add_user_agent: false
 	}
 	l, err := apply(t, "", hcm(`codec_type: HTTP2
 common_http_protocol_options: {idle_timeout: 1s, max_connection_duration: 2s, max_headers_count: 3, max_stream_duration: 4s, headers_with_underscores_action: DROP_HEADER, max_requests_per_connection: 5}
-http_protocol_options: {allow_absolute_url: false, accept_http_10: true, default_host_for_http_10: h, enable_trailers: true, header_key_format: {stateful_formatter: {name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}}
+http_protocol_options: {allow_absolute_url: true, accept_http_10: true, default_host_for_http_10: h, enable_trailers: true, header_key_format: {stateful_formatter: {name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.http.header_formatters.preserve_case.v3.PreserveCaseFormatterConfig}}}}
 http2_protocol_options: {max_concurrent_streams: 6, initial_stream_window_size: 65536, initial_connection_window_size: 65537, hpack_table_size: 7, allow_connect: true, connection_keepalive: {interval: 8s, timeout: 9s}}
 server_name: s
 server_header_transformation: PASS_THROUGH
@@ -101,7 +102,6 @@ tracing:
   operation: "%REQ(:METHOD)%"
   max_path_tag_length: 18
   no_context_propagation: true
-  verbose: true
   spawn_upstream_span: true
   provider: {name: o, typed_config: {"@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig, http_service: {http_uri: {uri: "http://collector/v1/traces", cluster: otel, timeout: 1s}}}}
   custom_tags: [{tag: e, environment: {name: E, default_value: d}}, {tag: f, value: "%PROTOCOL%"}]
@@ -118,10 +118,10 @@ tracing:
 		SchemeOverwrite: "https", Underscores: UnderscoresDrop, MaxHeaderBytes: 10 << 10, MaxHeaders: 3,
 		Upgrades: []route.Upgrade{{Type: "connect"}}, Proxy100: true,
 		IdleTimeout: time.Second, StreamIdleTimeout: 11 * time.Second, RequestTimeout: 12 * time.Second, HeadersTimeout: 13 * time.Second,
-		MaxDuration: 2 * time.Second, MaxStreamDuration: 4 * time.Second, DrainTimeout: 14 * time.Second, DelayedClose: 15 * time.Second, MaxRequests: 5,
-		HTTP1: HTTP1{NoAbsoluteURL: true, AcceptHTTP10: true, DefaultHost: "h", PreserveCase: true, Trailers: true},
-		HTTP2: HTTP2{MaxStreams: 6, StreamWindow: 65536, ConnWindow: 65537, TableSize: 7, AllowConnect: true, KeepaliveInterval: 8 * time.Second, KeepaliveTimeout: 9 * time.Second},
-		Tracing: &Tracing{Client: 10000, Random: 10000, Overall: 10000, MaxPathLength: 18, SpawnUpstream: true, NoPropagation: true, Verbose: true,
+		MaxDuration: 2 * time.Second, MaxStreamDuration: 4 * time.Second, DelayedClose: 15 * time.Second, MaxRequests: 5,
+		HTTP1: HTTP1{AcceptHTTP10: true, DefaultHost: "h", PreserveCase: true, Trailers: true},
+		HTTP2: HTTP2{MaxStreams: 6, StreamWindow: 65536, ConnWindow: 65537, KeepaliveInterval: 8 * time.Second, KeepaliveTimeout: 9 * time.Second},
+		Tracing: &Tracing{Client: 10000, Random: 10000, Overall: 10000, MaxPathLength: 18, SpawnUpstream: true, NoPropagation: true,
 			Cluster: "otel", HTTPPath: "/v1/traces", Operation: "%REQ(:METHOD)%",
 			Tags: []Tag{{Name: "e", Kind: TagEnvironment, Value: "E", Default: "d"}, {Name: "f", Kind: TagFormat, Value: "%PROTOCOL%"}}},
 	}
@@ -140,10 +140,26 @@ tracing:
 	}
 }
 
+// start_child_span of the router is the older way to ask for a span per attempt.
+func TestStartChildSpan(t *testing.T) {
+	filters := hcm(`tracing: {provider: {name: o, typed_config: {"@type": type.googleapis.com/envoy.config.trace.v3.OpenTelemetryConfig, grpc_service: {envoy_grpc: {cluster_name: c}}}}}`)
+	for asked, filters := range map[bool]string{false: filters, true: strings.Replace(filters, `router.v3.Router}`, `router.v3.Router, start_child_span: true}`, 1)} {
+		l, err := apply(t, "", filters)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := l.Chains[0].HTTP.Tracing.SpawnUpstream; got != asked {
+			t.Errorf("a span per attempt: %v, want %v", got, asked)
+		}
+	}
+}
+
 func TestHTTPRefusals(t *testing.T) {
 	for want, fields := range map[string]string{
 		"access_log_flush_interval is not supported":                                     "access_log_flush_interval: 1s",
 		"access_log_options.access_log_flush_interval is not supported":                  "access_log_options: {access_log_flush_interval: 1s}",
+		"http_protocol_options.allow_absolute_url: false":                                "http_protocol_options: {allow_absolute_url: false}",
+		"tracing.verbose is not supported":                                               "tracing: {verbose: true}",
 		"codec_type HTTP3 is not supported":                                              "codec_type: HTTP3",
 		"tracing.provider \"z\": typed_config is \"envoy.config.trace.v3.ZipkinConfig\"": `tracing: {provider: {name: z, typed_config: {"@type": type.googleapis.com/envoy.config.trace.v3.ZipkinConfig, collector_cluster: c, collector_endpoint: /}}}`,
 		"tracing.custom_tags[0].metadata is not supported":                               `tracing: {custom_tags: [{tag: a, metadata: {kind: {request: {}}, metadata_key: {key: a}}}]}`,
@@ -203,21 +219,21 @@ bind_to_port: false
 per_connection_buffer_limit_bytes: 7
 listener_filters:
 - {name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, allow_requests_without_proxy_protocol: true, disallowed_versions: [V1]}}
-- {name: o, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_src.v3.OriginalSrc, mark: 1337}}
 - {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}, filter_disabled: {and_match: {rules: [{any_match: true}, {destination_port_range: {start: 1, end: 2}}]}}}
 `, tcpTo)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !l.Transparent || l.Bind || l.HandOff || l.OriginalDst || l.BufferLimit != 7 || *l.ProxyProtocol != (ProxyProtocol{Optional: true, V2: true}) ||
-		l.OriginalSrc.Mark != 1337 || !l.TLSInspector.Disabled.Match(netip.MustParseAddrPort("1.1.1.1:1")) || l.TLSInspector.Disabled.Match(netip.MustParseAddrPort("1.1.1.1:2")) {
+		!l.TLSInspector.Disabled.Match(netip.MustParseAddrPort("1.1.1.1:1")) || l.TLSInspector.Disabled.Match(netip.MustParseAddrPort("1.1.1.1:2")) {
 		t.Errorf("%+v", l)
 	}
 	const inspector = `- {name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector}}` + "\n"
 	for want, extra := range map[string]string{
-		"it is there twice":                "listener_filters:\n" + inspector + inspector,
-		"[5, 5) is no range of ports":      "listener_filters:\n" + strings.Replace(inspector, "}}\n", "}, filter_disabled: {destination_port_range: {start: 5, end: 5}}}\n", 1),
-		"filter_disabled is not supported": `listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}, filter_disabled: {any_match: true}}]`,
+		"the application would see the proxy's address": `listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_src.v3.OriginalSrc, mark: 1337}}]`,
+		"it is there twice":                             "listener_filters:\n" + inspector + inspector,
+		"[5, 5) is no range of ports":                   "listener_filters:\n" + strings.Replace(inspector, "}}\n", "}, filter_disabled: {destination_port_range: {start: 5, end: 5}}}\n", 1),
+		"filter_disabled is not supported":              `listener_filters: [{name: o, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.original_dst.v3.OriginalDst}, filter_disabled: {any_match: true}}]`,
 	} {
 		if _, err := apply(t, extra, tcpTo); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)

@@ -73,9 +73,6 @@ type Listener struct {
 	// original_dst; implied by HandOff).
 	OriginalDst bool
 	Transparent bool
-	// OriginalSrc keeps the client's address towards the upstream, with this mark
-	// (listener filter original_src); nil without.
-	OriginalSrc *OriginalSrc
 	// ProxyProtocol expects that header first; nil without.
 	ProxyProtocol *ProxyProtocol
 	// TLSInspector and HTTPInspector look at the first bytes; nil without.
@@ -124,9 +121,6 @@ func (a Address) String() string {
 	}
 	return a.IP.String()
 }
-
-// OriginalSrc is the listener filter of that name.
-type OriginalSrc struct{ Mark uint32 }
 
 // ProxyProtocol is the listener filter of that name.
 type ProxyProtocol struct {

@@ -85,8 +85,12 @@ func fromRight(list string, skip uint32) (a netip.Addr, alone, ok bool) {
 	return a.Unmap().WithZone(""), alone, true
 }
 
-func isInternal(a netip.Addr, ranges []netip.Prefix) bool {
-	for _, p := range ranges {
+// isInternal judges a client's address; one that has none came by a unix socket.
+func isInternal(a netip.Addr, cfg *config.HTTP) bool {
+	if !a.IsValid() {
+		return cfg.InternalUnix
+	}
+	for _, p := range cfg.Internal {
 		if p.Contains(a.Unmap()) {
 			return true
 		}

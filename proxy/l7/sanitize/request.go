@@ -52,7 +52,7 @@ func Request(r *message.Request, cfg *config.HTTP, conn *filter.Conn, element st
 	}
 	var single bool
 	facts.Remote, single = client(h, cfg, conn)
-	facts.Internal = single && isInternal(facts.Remote.Addr(), cfg.Internal)
+	facts.Internal = single && isInternal(facts.Remote.Addr(), cfg)
 	facts.Edge = !facts.Internal && cfg.UseRemoteAddress
 	clean(h, facts.Internal, facts.Edge)
 	if facts.Internal {

@@ -117,6 +117,16 @@ func TestForwardedFor(t *testing.T) {
 	}
 }
 
+func TestUnixSocketsAreInternalIfSaidSo(t *testing.T) {
+	for _, said := range []bool{false, true} {
+		c := conn()
+		c.Remote = netip.AddrPort{}
+		if f, err := Request(request(), &config.HTTP{UseRemoteAddress: true, InternalUnix: said}, c, ""); err != nil || f.Internal != said {
+			t.Errorf("%v: %+v, %v", said, f, err)
+		}
+	}
+}
+
 func TestWhatOnlyTheMeshMaySay(t *testing.T) {
 	fields := []string{"x-envoy-retry-on", "5xx", "X-Envoy-Upstream-Rq-Timeout-Ms", "1", "x-envoy-decorator-operation", "op", "x-envoy-internal", "true", "x-other", "1"}
 	for _, c := range []struct {
