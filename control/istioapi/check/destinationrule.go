@@ -65,6 +65,9 @@ func (c *checker) trafficPolicy(path string, t *networking.TrafficPolicy) {
 	if b := t.RetryBudget; b != nil {
 		c.percent(path+".retryBudget.percent", b.Percent.GetValue())
 		c.atLeast(path+".retryBudget.budgetInterval", b.BudgetInterval, 0)
+		if b.BudgetInterval != nil {
+			c.warnf(path+".retryBudget.budgetInterval", "has no effect: the requests that are active now are what counts")
+		}
 	}
 }
 
@@ -275,6 +278,8 @@ func (c *checker) clientTLS(path string, t *networking.ClientTLSSettings) {
 	}
 	if t.CredentialName != "" && files {
 		c.errorf(path+".credentialName", "cannot stand together with files")
+	} else if t.CredentialName != "" {
+		c.warnf(path+".credentialName", "certificates from secrets are not supported yet: requests get 503; name files instead")
 	}
 	if t.InsecureSkipVerify.GetValue() && (t.CaCertificates != "" || len(t.SubjectAltNames) > 0) {
 		c.errorf(path+".insecureSkipVerify", "verifies nothing, yet caCertificates or subjectAltNames are given")
