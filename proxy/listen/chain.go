@@ -33,7 +33,7 @@ var (
 func (m *Manager) dispatch(conn *netio.Peeked, raw net.Conn, l *config.Listener, facts *filter.Conn) {
 	cf := connFacts(facts)
 	if !l.OnDemand() { // there the destination says whether to look at the bytes
-		if err := inspect(conn, l, &cf); err != nil {
+		if err := inspect(conn, l, &cf, l.InspectTimeout); err != nil {
 			m.cfg.Unmatched(l, facts, err)
 			return
 		}
@@ -67,8 +67,32 @@ func connFacts(facts *filter.Conn) config.ConnFacts {
 // learns only after Handler was called what the connection is for. An error is why it is to be closed.
 func Inspect(conn *netio.Peeked, l *config.Listener, facts *filter.Conn) (config.ConnFacts, error) {
 	cf := connFacts(facts)
-	err := inspect(conn, l, &cf)
+	err := inspect(conn, l, &cf, l.InspectTimeout)
 	facts.SNI = cf.SNI
+	return cf, err
+}
+
+// Await is Inspect where the client must speak first: it is waited for without
+// limit, until drain is closed, since clients open connections in advance.
+func Await(conn *netio.Peeked, l *config.Listener, facts *filter.Conn, drain <-chan struct{}) (config.ConnFacts, error) {
+	spoke, quiet := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(quiet)
+		select {
+		case <-spoke:
+		case <-drain:
+			_ = conn.SetReadDeadline(time.Unix(1, 0)) // wakes who waits
+		}
+	}()
+	cf := connFacts(facts)
+	err := inspect(conn, l, &cf, 0)
+	close(spoke)
+	<-quiet
+	_ = conn.SetReadDeadline(time.Time{})
+	facts.SNI = cf.SNI
+	if err == nil && len(conn.Buffered()) == 0 {
+		err = ErrSilent
+	}
 	return cf, err
 }
 
@@ -79,22 +103,28 @@ func Inspects(l *config.Listener, local netip.AddrPort) (tls, http bool) {
 }
 
 // inspect looks at the first bytes as far as the listener's chains need it. A
-// client that waits for the server to speak is not waited for longer than the
-// listener says; with ContinueOnTimeout the choice is then made without.
-func inspect(conn *netio.Peeked, l *config.Listener, cf *config.ConnFacts) error {
+// client that waits for the server to speak is not waited for longer than wait
+// (0: no limit); with ContinueOnTimeout the choice is then made without.
+func inspect(conn *netio.Peeked, l *config.Listener, cf *config.ConnFacts, wait time.Duration) error {
 	forTLS, forHTTP := Inspects(l, cf.Local)
 	if !forTLS && !forHTTP {
 		return nil
 	}
 	decided := false
-	_, err := conn.Sniff(l.InspectTimeout, func(b []byte) bool {
+	_, err := conn.Sniff(wait, func(b []byte) bool {
 		decided = look(b, forTLS, forHTTP, cf)
 		return decided
 	})
 	if err != nil {
 		return fmt.Errorf("reading the first bytes: %w", err)
 	}
-	if !decided && !l.ContinueOnTimeout && len(conn.Buffered()) == 0 {
+	if decided || len(conn.Buffered()) > 0 {
+		return nil
+	}
+	if _, open := conn.Raw(); !open {
+		return fmt.Errorf("%w: it hung up", ErrSilent)
+	}
+	if !l.ContinueOnTimeout {
 		return ErrSilent
 	}
 	return nil

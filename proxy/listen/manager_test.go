@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -290,5 +291,44 @@ func TestSilentClientsMayWaitAndDoNotHoldUpTheEnd(t *testing.T) {
 	}
 	if c.in.Scan() {
 		t.Errorf("the client was told %q", c.in.Text())
+	}
+}
+
+// Whoever hangs up without a word had nothing to say to anybody.
+func TestHangingUpInSilence(t *testing.T) {
+	r := newRig(t, time.Hour)
+	l := listener("a", "10.0.0.1:1", &config.FilterChain{Name: "rest"})
+	l.HTTPInspector, l.ContinueOnTimeout = &config.Inspector{}, true
+	r.reconcile(t, l)
+	if err := r.dial(t, l.Addrs[0].IP).Close(); err != nil {
+		t.Fatal(err)
+	}
+	if why := <-r.unmatched; !errors.Is(why, ErrSilent) {
+		t.Errorf("%v, want ErrSilent", why)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	l := &config.Listener{HTTPInspector: &config.Inspector{}, InspectTimeout: time.Nanosecond, ContinueOnTimeout: true}
+	for name, c := range map[string]struct {
+		say   string
+		drain bool
+		proto []string
+		err   error
+	}{
+		"speaks": {say: "GET / HTTP/1.1\r\n\r\n", proto: []string{"http/1.1"}}, "drained": {drain: true, err: ErrSilent},
+	} {
+		client, server := net.Pipe()
+		drain := make(chan struct{})
+		if c.drain {
+			close(drain)
+		} else {
+			go func() { _, _ = io.WriteString(client, c.say) }()
+		}
+		seen, err := Await(netio.NewPeeked(server), l, &filter.Conn{}, drain)
+		if !errors.Is(err, c.err) || !slices.Equal(seen.Protocols, c.proto) {
+			t.Errorf("%s: %+v, %v", name, seen, err)
+		}
+		_, _ = client.Close(), server.Close()
 	}
 }
