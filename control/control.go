@@ -110,7 +110,7 @@ func New(cfg Config) (*Control, error) {
 	}
 
 	g := derive.NewGraph()
-	gatherer := source.Gather(g, istioapi.Admit(cfg.Mesh), sources...)
+	gatherer := source.Gather(g, istioapi.Admit(cfg.Mesh), istioapi.StandIn, sources...)
 	objects := gatherer.Objects()
 	facts := registry.Build(g, objects, registry.Config{Domain: cfg.Mesh.Domain, ExportTo: cfg.Mesh.ServiceExportTo}, istioapi.Entries(g, objects, cfg.Mesh))
 	wishes := intent.Merge(g, cfg.Mesh, facts, istioapi.Front(g, objects, cfg.Mesh))

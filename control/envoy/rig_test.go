@@ -46,7 +46,7 @@ type world struct {
 
 func newWorld(settings intent.Settings, sources ...source.Source) *world {
 	g := derive.NewGraph()
-	w := &world{graph: g, gather: source.Gather(g, istioapi.Admit(settings), sources...)}
+	w := &world{graph: g, gather: source.Gather(g, istioapi.Admit(settings), istioapi.StandIn, sources...)}
 	objects := w.gather.Objects()
 	facts := registry.Build(g, objects, registry.Config{Domain: settings.Domain}, istioapi.Entries(g, objects, settings))
 	wishes := intent.Merge(g, settings, facts, istioapi.Front(g, objects, settings))

@@ -37,7 +37,7 @@ func newWorld(sources ...source.Source) *world {
 	s := intent.Defaults()
 	s.AccessLogFile = "/dev/stdout"
 	g := derive.NewGraph()
-	gather := source.Gather(g, istioapi.Admit(s), sources...)
+	gather := source.Gather(g, istioapi.Admit(s), istioapi.StandIn, sources...)
 	w := &world{graph: g, gather: gather, objects: gather.Objects()}
 	w.facts = registry.Build(g, w.objects, registry.Config{Domain: s.Domain}, istioapi.Entries(g, w.objects, s))
 	w.wishes = intent.Merge(g, s, w.facts, istioapi.Front(g, w.objects, s))

@@ -19,7 +19,7 @@ import (
 type Status struct {
 	// Accepted: the newest version has passed its check.
 	Accepted bool
-	// InForce: a version of it is in force, if not the newest then the last good one.
+	// InForce: a version of it is in force, if not the newest then the last good one. What stands in for it is none.
 	InForce  bool
 	Problems []source.Problem // with places, in order
 }
@@ -141,8 +141,8 @@ func (r *reviewer) exists(c *derive.Context, k source.Key) bool {
 }
 
 func has[T any](c *derive.Context, t *source.Table[T], k source.Key) bool {
-	_, ok := t.Get(c, k)
-	return ok
+	o, ok := t.Get(c, k)
+	return ok && !o.StandIn
 }
 
 // findings are what a review has to say about an object.

@@ -18,11 +18,16 @@ import (
 // an Error is refused. It fills in Field, Severity and Message.
 type Admit func(Entry) []Problem
 
+// A StandIn says what is in force in place of an object of which no version was ever admitted, and what follows from
+// that for its author, as a clause; nil for nothing. bad are the fields that are wrong: what e says there cannot be relied upon.
+type StandIn func(e Entry, bad []string) (in Entry, consequence string)
+
 // A Gatherer keeps the tables of Objects as its sources report.
 type Gatherer struct {
 	graph   *derive.Graph
 	objects *Objects
 	admit   Admit
+	standIn StandIn
 	sources []Source
 	synced  chan struct{}
 
@@ -34,15 +39,17 @@ type Gatherer struct {
 // A candidate is what one source says about one object.
 type candidate struct {
 	good     Entry // last version that was admitted; nil if none was
+	standIn  Entry // in force if no source has a good one; may be nil
 	places   *Places
 	problems []Problem // of the newest version
 }
 
-// Gather adds tables to g that Run will fill with what sources report and admit admits.
+// Gather adds tables to g that Run will fill with what sources report and admit admits,
+// and with what stands in for objects that are refused from the first.
 // Of two sources that report one object the earlier wins.
-func Gather(g *derive.Graph, admit Admit, sources ...Source) *Gatherer {
+func Gather(g *derive.Graph, admit Admit, standIn StandIn, sources ...Source) *Gatherer {
 	return &Gatherer{
-		graph: g, objects: NewObjects(g), admit: admit, sources: sources,
+		graph: g, objects: NewObjects(g), admit: admit, standIn: standIn, sources: sources,
 		synced: make(chan struct{}), waiting: len(sources), held: map[Key]map[int]*candidate{},
 	}
 }
@@ -105,7 +112,7 @@ func (p *port) Apply(b Batch) {
 		}
 		for i, put := range b.Put {
 			k := put.Entry.ObjectKey()
-			g.hold(k, p.source, checked[i])
+			g.hold(put, p.source, checked[i])
 			touched = append(touched, k)
 		}
 		slices.SortFunc(touched, Key.Compare)
@@ -126,6 +133,10 @@ func (p *port) Apply(b Batch) {
 // check is what the newest version of an object looks like by itself.
 func (g *Gatherer) check(put Put) candidate {
 	c := candidate{good: put.Entry, places: put.Places}
+	if put.Refused != nil {
+		c.good = nil
+		return c
+	}
 	for _, p := range g.admit(put.Entry) {
 		p.Object = put.Entry.ObjectKey()
 		p.Place = put.Places.Of(p.Field)
@@ -137,31 +148,61 @@ func (g *Gatherer) check(put Put) candidate {
 	return c
 }
 
-// hold remembers next as what source says about k; where next is refused, the last good version stays.
-func (g *Gatherer) hold(k Key, source int, next candidate) {
+// hold remembers next as what source says about an object. Where next is refused, the last good version stays; if
+// there is none, something may stand in.
+func (g *Gatherer) hold(put Put, source int, next candidate) {
+	k := put.Entry.ObjectKey()
 	if g.held[k] == nil {
 		g.held[k] = map[int]*candidate{}
 	}
 	if next.good == nil {
-		last := g.held[k][source]
-		stays := last != nil && last.good != nil
-		if stays {
+		says := StaysInForce
+		if last := g.held[k][source]; last != nil && last.good != nil {
 			next.good, next.places = last.good, last.places
+		} else {
+			says = g.replace(put, &next)
 		}
 		i := slices.IndexFunc(next.problems, func(p Problem) bool { return p.Severity == Error })
-		next.problems[i].Message += k.Consequence(stays)
+		if i >= 0 {
+			next.problems[i].Message += says
+		}
 	}
 	g.held[k][source] = &next
 }
 
+// replace asks what stands in for an object, and returns what its first problem is to say of that. Where the source
+// has refused the object, its problems are the source's, and the consequence is one of its own.
+func (g *Gatherer) replace(put Put, next *candidate) string {
+	bad := slices.Clone(put.Refused)
+	for _, p := range next.problems {
+		if p.Severity == Error {
+			bad = append(bad, p.Field)
+		}
+	}
+	in, consequence := g.standIn(put.Entry, bad)
+	if in == nil {
+		return ""
+	}
+	next.standIn = in
+	if put.Refused != nil {
+		next.problems = append(next.problems, Problem{Object: in.ObjectKey(), Place: put.Places.Of(""), Severity: Error,
+			Message: "no version of it could be read so far; " + consequence})
+		return ""
+	}
+	return "; " + consequence
+}
+
 // settle writes the rows of k from what the sources say about it.
 func (g *Gatherer) settle(tx *derive.Tx, k Key) {
-	winner := -1
+	winner, standIn := -1, -1
 	var problems []Problem
 	for i := range g.sources {
 		c := g.held[k][i]
 		if c == nil {
 			continue
+		}
+		if c.standIn != nil && standIn < 0 {
+			standIn = i
 		}
 		problems = append(problems, c.problems...)
 		switch {
@@ -174,11 +215,18 @@ func (g *Gatherer) settle(tx *derive.Tx, k Key) {
 		}
 	}
 	if winner < 0 {
+		winner = standIn
+	}
+	if winner < 0 {
 		g.objects.remove(tx, k)
 		g.objects.Places.Delete(tx, k)
 	} else {
 		c := g.held[k][winner]
-		g.objects.set(tx, c.good)
+		if c.good != nil {
+			g.objects.set(tx, c.good)
+		} else {
+			g.objects.set(tx, c.standIn)
+		}
 		if c.places != nil {
 			g.objects.Places.Set(tx, k, c.places)
 		} else {

@@ -64,6 +64,7 @@ type Object[T any] struct {
 	Labels      mesh.Labels
 	Annotations mesh.Labels
 	Generation  int64 // as the source counts them; zero if it does not
+	StandIn     bool  // nobody wrote it: it is in force because what was written is refused
 	Spec        T
 }
 

@@ -75,7 +75,7 @@ func messages[T proto.Message](g *derive.Graph, kind Kind) *Table[T] {
 
 func table[T any](g *derive.Graph, kind Kind, equal func(a, b T) bool) *Table[T] {
 	return derive.NewTable[Key](g, string(kind), func(a, b *Object[T]) bool {
-		return a == b || a.Key == b.Key && a.Generation == b.Generation &&
+		return a == b || a.Key == b.Key && a.Generation == b.Generation && a.StandIn == b.StandIn &&
 			maps.Equal(a.Labels, b.Labels) && maps.Equal(a.Annotations, b.Annotations) &&
 			equal(a.Spec, b.Spec)
 	}).WithOrder(Key.Compare)

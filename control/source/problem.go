@@ -64,20 +64,5 @@ func (p Problem) Compare(o Problem) int {
 	)
 }
 
-// What is said about the newest version of an object that is refused, after the reason.
-const (
-	staysInForce = "; the version before this one stays in force"
-	noneInForce  = "; nothing of it is in force, so it protects nobody"
-)
-
-// Consequence is what follows from the refusal of an object, to be said after the reason. inForce tells
-// whether an earlier version stays in force.
-func (k Key) Consequence(inForce bool) string {
-	switch {
-	case inForce:
-		return staysInForce
-	case k.Kind == KindAuthorizationPolicy || k.Kind == KindPeerAuthentication:
-		return noneInForce
-	}
-	return ""
-}
+// StaysInForce is said about the newest version of an object that is refused, after the reason, if there was a good one.
+const StaysInForce = "; the version before this one stays in force"

@@ -39,6 +39,9 @@ type Batch struct {
 type Put struct {
 	Entry  Entry
 	Places *Places // nil if no file holds the object
+	// Refused are the fields for which the source refuses the object, as it reports. Entry then holds what could be
+	// read of it, for what stands in; it is not in force.
+	Refused []string
 }
 
 // A Report replaces what the source said before about a thing that may be no object at all, such as a file.

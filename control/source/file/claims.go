@@ -61,16 +61,14 @@ func (c *claims) settle(order []string, files map[string]*state, troubles []sour
 			delete(c.held, k)
 			continue
 		}
-		if now := owners[k]; now.doc.entry == nil {
-			conclude(reports[now.file], k, true)
+		if now := owners[k]; now.doc.entry == nil && was.doc.entry != nil {
+			conclude(reports[now.file], k)
 			owners[k] = was
 		}
 	}
 	for k, h := range owners {
-		if h.doc.entry == nil {
-			conclude(reports[h.file], k, false)
-		} else if c.held[k] != h {
-			b.Put = append(b.Put, source.Put{Entry: h.doc.entry, Places: h.places()})
+		if put := h.put(); put.Entry != nil && c.held[k] != h {
+			b.Put = append(b.Put, put)
 			c.held[k] = h
 		}
 	}
@@ -89,7 +87,9 @@ func (c *claims) remember(owners map[source.Key]holder, files map[string]*state,
 		for _, d := range flat(files[was.file].docs) {
 			if d.hint != nil && fits(c.sharpen(d.document, was.file), k) {
 				owners[k] = was
-				conclude(reports[was.file], k, true)
+				if was.doc.entry != nil {
+					conclude(reports[was.file], k)
+				}
 				break
 			}
 		}
@@ -112,9 +112,9 @@ func fits(hint, k source.Key) bool {
 	return hint.Name == k.Name && hint.Namespace == k.Namespace && (hint.Kind == "" || hint.Kind == k.Kind)
 }
 
-// conclude adds to the first problem of a refused object what follows from it.
-func conclude(problems []source.Problem, k source.Key, inForce bool) {
-	add := k.Consequence(inForce)
+// conclude adds to the first problem of a refused object that the version before it stays.
+func conclude(problems []source.Problem, k source.Key) {
+	const add = source.StaysInForce
 	for i := range problems {
 		p := &problems[i]
 		if p.Severity == source.Error && !strings.HasSuffix(p.Message, add) && (p.Object == k || fits(p.Object, k)) {
@@ -166,6 +166,20 @@ func flat(docs []placed) []placed {
 		}
 	}
 	return all
+}
+
+// put is what the sink is told of the document's object; no Entry if nothing of it could be read.
+func (h holder) put() source.Put {
+	if h.doc.entry != nil {
+		return source.Put{Entry: h.doc.entry, Places: h.places()}
+	}
+	put := source.Put{Entry: h.doc.rest, Places: h.places()}
+	for _, p := range h.doc.problems {
+		if p.Severity == source.Error {
+			put.Refused = append(put.Refused, p.Field)
+		}
+	}
+	return put
 }
 
 // places are the lines of the document in its file.

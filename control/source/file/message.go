@@ -49,10 +49,24 @@ func (d *decoder) message(n *node, m proto.Message, path string) {
 	var b strings.Builder
 	d.object(&b, n, m.ProtoReflect().Descriptor(), path)
 	if len(d.problems) > before {
+		salvageFields(n, m, path)
 		return
 	}
 	if err := protojson.Unmarshal([]byte(b.String()), m); err != nil {
 		d.fail(n.line, path, "%s", strings.TrimSpace(strings.TrimPrefix(err.Error(), "proto:")))
+	}
+}
+
+// salvageFields reads into m those fields of n in which nothing is wrong.
+func salvageFields(n *node, m proto.Message, path string) {
+	for _, f := range n.fields {
+		var d decoder
+		var b strings.Builder
+		d.object(&b, &node{kind: mapping, line: f.line, fields: []field{f}}, m.ProtoReflect().Descriptor(), path)
+		part := m.ProtoReflect().New().Interface()
+		if len(d.problems) == 0 && protojson.Unmarshal([]byte(b.String()), part) == nil {
+			proto.Merge(m, part)
+		}
 	}
 }
 

@@ -21,6 +21,7 @@ type document struct {
 	hint       *source.Key  // if the object cannot be told: what is known of its key
 	unreadable bool         // no YAML at all; hint is a guess
 	entry      source.Entry // nil if there is none or it is refused
+	rest       source.Entry // of one that is refused: what could be read
 	lines      []source.FieldLine
 	problems   []source.Problem
 	members    []*document // of a List
@@ -60,17 +61,24 @@ func (p *parser) parse(text string) *document {
 func (p *parser) object(root *node, doc *document) *document {
 	d := &decoder{}
 	head, gk, ok := p.head(d, root)
-	if ok {
-		doc.entry = kinds[gk].read(d, head, root.get("spec"), root.line)
+	if r, read := kinds[gk]; read && ok {
+		doc.entry = r.read(d, head, root.get("spec"), root.line)
+	} else if read {
+		doc.rest = r.read(&decoder{}, head, root.get("spec"), root.line)
 	}
 	doc.claim(head.Key, gk)
+	astray := head.Name == ""
 	for i := range d.problems {
 		if head.Name != "" && head.Kind != "" {
 			d.problems[i].Object = head.Key
 		}
-		if d.problems[i].Severity == source.Error {
-			doc.entry = nil
+		astray = astray || d.problems[i].Field == "metadata.namespace"
+		if d.problems[i].Severity == source.Error && doc.entry != nil {
+			doc.entry, doc.rest = nil, doc.entry
 		}
+	}
+	if astray {
+		doc.rest = nil // it would stand for another object
 	}
 	slices.SortFunc(d.lines, func(a, b source.FieldLine) int { return cmp.Compare(a.Field, b.Field) })
 	doc.lines = append([]source.FieldLine{{Field: "", Line: root.line}}, d.lines...)

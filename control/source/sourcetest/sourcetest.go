@@ -125,6 +125,9 @@ func (r *Recorder) Apply(b source.Batch) {
 		delete(r.entries, k)
 	}
 	for _, p := range b.Put {
+		if p.Refused != nil {
+			continue
+		}
 		r.entries[p.Entry.ObjectKey()] = p
 	}
 	for _, p := range b.Report {
