@@ -143,6 +143,7 @@ func (p *Plane) answered(n Node, o *ours) bool {
 
 // refusals are what our proxies do not do yet, and say so; an Envoy does it.
 var refusals = []string{
+	"original_src is not supported",      // the client's address towards the application (TPROXY)
 	"outlier_detection is not supported", // statuses that count as errors (outlierDetectionHttpErrorCodes)
 }
 
