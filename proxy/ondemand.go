@@ -29,6 +29,11 @@ func (p *Proxy) newDemand() (err error) {
 	cfg := demand.Defaults()
 	cfg.Subscriptions, cfg.Store, cfg.Network = subscriptions{p}, p.store, p.cfg.Node.Network
 	cfg.Log = p.cfg.Logs.Logger("demand")
+	cfg.Changed = func() {
+		if p.keeper != nil {
+			p.keeper.Touch()
+		}
+	}
 	if p.demand, err = demand.New(cfg); err != nil {
 		return err
 	}
@@ -40,11 +45,11 @@ func (p *Proxy) newDemand() (err error) {
 type subscriptions struct{ p *Proxy }
 
 func (s subscriptions) Subscribe(typeURL string, names ...string) {
-	s.p.client.Subscribe(typeURL, names...)
+	s.p.asks.Subscribe(typeURL, names...)
 }
 
 func (s subscriptions) Unsubscribe(typeURL string, names ...string) {
-	s.p.client.Unsubscribe(typeURL, names...)
+	s.p.asks.Unsubscribe(typeURL, names...)
 }
 
 // onDemandChain is the chain of s that learns of destinations; nil if there is none.
