@@ -4,10 +4,15 @@
 package istioapi_test
 
 import (
+	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meltemi/meltemi/control/source"
+	"github.com/meltemi/meltemi/control/source/file"
 	"github.com/meltemi/meltemi/derive"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -67,6 +72,61 @@ func TestRefusedPoliciesFailClosed(t *testing.T) {
 				t.Errorf("said is\n%s", said)
 			}
 		})
+	}
+}
+
+// What stands in gives way to the first good version, which a refused one does not replace, and goes with the file.
+func TestStandInGivesWay(t *testing.T) {
+	const head = "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: p}\nspec: "
+	dir := write(t, map[string]string{"p.yaml": ""})
+	src, err := file.New(file.Defaults(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(src)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.gather.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	<-w.gather.Synced()
+	watcher := w.graph.NewWatcher()
+	derive.Watch(watcher, w.statuses.Problems, struct{}{}, nil)
+	look := func() (got, said string) {
+		w.graph.Read(func(c *derive.Context) {
+			for _, k := range w.objects.PeerAuthentications.Keys(c) {
+				o, _ := w.objects.PeerAuthentications.Get(c, k)
+				got += text(o.Spec)
+			}
+		})
+		return got, w.problems(dir)
+	}
+	deadline := time.After(20 * time.Second)
+	for i, step := range []struct{ spec, want, says string }{
+		{"{mtls: {mode: STRIKT}}", "mtls:{mode:STRICT}", "until it is mended"},
+		{"{selector: {matchLabels: {a: b}}, mtls: {mode: NO}}", `selector:{match_labels:{key:"a" value:"b"}} mtls:{mode:STRICT}`, "until it is mended"},
+		{"{mtls: {mode: PERMISSIVE}}", "mtls:{mode:PERMISSIVE}", ""},
+		{"{mtls: {mode: STRIKT}}", "mtls:{mode:PERMISSIVE}", "the version before this one stays in force"},
+		{"", "", ""},
+	} {
+		content := head + step.spec
+		if step.spec == "" {
+			content = ""
+		}
+		if err := os.WriteFile(filepath.Join(dir, "p.yaml"), []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			watcher.Drain(func(*derive.Context, *derive.Hold) {})
+			got, said := look()
+			if got == step.want && strings.Contains(said, step.says) && (said == "") == (step.says == "") {
+				break
+			}
+			select {
+			case <-watcher.Ready():
+			case <-deadline:
+				t.Fatalf("step %d: in force is %s; want %s; said is\n%s", i, got, step.want, said)
+			}
+		}
 	}
 }
 
