@@ -102,7 +102,12 @@ func (p *Proxy) serveOnDemand(conn net.Conn, facts *filter.Conn, chain *config.F
 		p.serve(conn, facts, found.TCP, drain) // the server may speak first: nothing to wait for
 		return
 	}
-	seen, err := listen.Inspect(peeked, own, facts)
+	var seen config.ConnFacts
+	if found.Known && found.Protocol == demand.HTTP {
+		seen, err = listen.Await(peeked, own, facts, drain)
+	} else {
+		seen, err = listen.Inspect(peeked, own, facts)
+	}
 	if err != nil {
 		p.unmatched(own, facts, err)
 		return
@@ -226,7 +231,7 @@ func (p *Proxy) explainDemand(ctx context.Context, dst netip.AddrPort, host stri
 		return explain.Demanded{}, err
 	}
 	defer found.Done()
-	out := explain.Demanded{Found: found.Known}
+	out := explain.Demanded{Found: found.Known, Listener: found.Listener()}
 	if !found.Known {
 		return out, nil
 	}
