@@ -39,9 +39,17 @@ type Condition struct {
 
 // Conditions says what became of every object that people write, by object.
 func (c *Control) Conditions() []Condition {
+	return c.conditions(func(source.Key) bool { return true })
+}
+
+// conditions says it of those wanted.
+func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 	var out []Condition
 	c.graph.Read(func(ctx *derive.Context) {
 		for _, k := range c.written(ctx) {
+			if !wanted(k) {
+				continue
+			}
 			s := c.statuses.Of.Get(ctx, k)
 			at := c.objects.Where(ctx, source.Origin{Object: k})
 			cond := Condition{Object: k.String(), File: at.File, Line: at.Line, Problems: lines(s.Problems)}
@@ -144,10 +152,8 @@ func (c *Control) holds(k source.Key) []*derive.Hold {
 
 // conditionsPage is all conditions, or ?object=KIND/NAMESPACE/NAME's.
 func (c *Control) conditionsPage(w http.ResponseWriter, r *http.Request) {
-	all := c.Conditions()
-	if want := r.URL.Query().Get("object"); want != "" {
-		all = slices.DeleteFunc(all, func(cond Condition) bool { return !strings.EqualFold(cond.Object, want) })
-	}
+	object := r.URL.Query().Get("object")
+	all := c.conditions(func(k source.Key) bool { return object == "" || strings.EqualFold(k.String(), object) })
 	if all == nil {
 		all = []Condition{}
 	}

@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/meltemi/meltemi/control/envoy"
 )
@@ -17,7 +16,12 @@ import (
 func (p *plane) becomes(t *testing.T, object, state string) Condition {
 	t.Helper()
 	var last Condition
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+	defer func() {
+		if t.Failed() {
+			t.Logf("%s is %+v", object, last)
+		}
+	}()
+	eventually(t, object+" becomes "+state, func() bool {
 		w := httptest.NewRecorder()
 		p.conditionsPage(w, httptest.NewRequest("GET", "/debug/conditions?object="+object, nil))
 		var all []Condition
@@ -25,12 +29,10 @@ func (p *plane) becomes(t *testing.T, object, state string) Condition {
 			t.Fatal(err)
 		}
 		if len(all) == 1 {
-			if last = all[0]; last.State == state {
-				return last
-			}
+			last = all[0]
 		}
-	}
-	t.Fatalf("%s did not become %s: %+v", object, state, last)
+		return last.State == state
+	})
 	return last
 }
 

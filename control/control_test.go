@@ -195,10 +195,22 @@ func (p *plane) connect(t testing.TB, nodeType, name, account, ip string, labels
 	return px
 }
 
+// eventually polls until ok holds.
+func eventually(t testing.TB, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("timed out: %s", what)
+		}
+	}
+}
+
 // await polls until ok holds of what p was sent.
 func (p *proxy) await(t testing.TB, what string, ok func(state map[string]map[string]proto.Message) bool) {
 	t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(30 * time.Second)
 	for {
 		p.mu.Lock()
 		done := ok(p.state)
@@ -285,13 +297,7 @@ spec:
 `)
 	side.await(t, "the delay", has("envoy.filters.http.fault"))
 	p.write(t, "reviews.yaml", "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: reviews}\nspec: {hosts: [reviews], htp: []}\n")
-	deadline := time.Now().Add(10 * time.Second)
-	for len(p.Problems()) == 0 {
-		if time.Now().After(deadline) {
-			t.Fatal("a broken document is not reported")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	eventually(t, "the broken document is reported", func() bool { return len(p.Problems()) > 0 })
 	if pr := p.Problems()[0]; !strings.HasSuffix(pr.File, "reviews.yaml") || pr.Line == 0 || !strings.Contains(pr.Message+pr.Field, "htp") {
 		t.Errorf("problem %+v: want file, line and the field htp", pr)
 	}
