@@ -185,6 +185,12 @@ func TestConnect(t *testing.T) {
 		}
 		talk(t, st.Tunnel())
 	}
+	for _, name := range []string{"proxy", "tcp"} {
+		s := r.set.Ref(name).Stats()
+		eventually(t, "the bytes of both tunnels of "+name, func() bool {
+			return s.BytesOut.Load() >= int64(2*len("x\n")) && s.BytesIn.Load() >= int64(2*len("echo x\n"))
+		})
+	}
 	c := r.dial()
 	fmt.Fprintf(c, "CONNECT none.example:443 HTTP/1.1\r\nHost: none.example:443\r\n\r\n")
 	if resp, err := http.ReadResponse(bufio.NewReader(c), nil); err != nil || resp.StatusCode != 403 {
