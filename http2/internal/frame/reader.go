@@ -26,8 +26,8 @@ var (
 // in parts.
 type Reader struct {
 	Src  io.Reader
-	Pre  []byte // read by the caller before we began
-	Idle func() // called before a read that may wait
+	Pre  []byte       // read by the caller before we began
+	Idle func()       // called before a read that may wait
 	Got  atomic.Int64 // bytes that Src gave
 
 	buf   []byte
