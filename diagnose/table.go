@@ -48,14 +48,6 @@ func (t *table) print(w io.Writer) error {
 	return err
 }
 
-// show writes the table, or v as JSON.
-func (m *Mesh) show(t *table, v any) error {
-	if m.JSON {
-		return m.json(v)
-	}
-	return t.print(m.Out)
-}
-
 func (m *Mesh) json(v any) error {
 	enc := json.NewEncoder(m.Out)
 	enc.SetIndent("", "  ")
