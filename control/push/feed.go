@@ -296,11 +296,26 @@ func (f *feed) trailDue(busy bool) (wait time.Duration, due bool) {
 	for _, a := range f.answers {
 		busy = busy || len(a.waiting) > 0
 	}
-	if busy {
-		return left, false // an answer wakes us
+	if busy || f.trailAsked() {
+		return left, false // an answer wakes us, or the end of a subscription
 	}
 	quiet := cfg.RemoveAfter - time.Since(f.active)
 	return min(left, quiet), quiet <= 0
+}
+
+// trailAsked reports whether the client asks by name for a cluster that is about to go: its routes still name it, or it would
+// not.
+func (f *feed) trailAsked() bool {
+	i := slices.IndexFunc(f.topics, func(t *topic) bool { return t.typeURL == typeCluster })
+	if i < 0 {
+		return false
+	}
+	for n := range f.trailing {
+		if f.topics[i].items[n] != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // trail is the update that takes removed clusters from the client, if it is time.

@@ -151,6 +151,22 @@ func TestAClusterThatGoesKeepsItsEndpoints(t *testing.T) {
 	})
 }
 
+// A client that asks for clusters by name says itself when it needs one no more.
+func TestAClusterStaysWhileItIsAskedFor(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		w.set(typeCluster, "a", "1")
+		w.set(typeCluster, "b", "1")
+		f.Subscribe(typeCluster, []string{"a", "b"}, nil, true)
+		said(t, f, moment)
+		w.set(typeCluster, "b", "")
+		expect(t, "while it is asked for", said(t, f, 2*time.Second), "")
+		f.Subscribe(typeCluster, nil, []string{"b"}, true)
+		expect(t, "after that", said(t, f, time.Second), "Cluster -b")
+		w.set(typeCluster, "a", "")
+		expect(t, "not for ever", said(t, f, 6*time.Second), "Cluster -a")
+	})
+}
+
 func TestClustersAreRemovedLast(t *testing.T) {
 	script(t, func(t *testing.T, w *world, f *feed) {
 		w.set(typeCluster, "a", "1")
