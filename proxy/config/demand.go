@@ -5,6 +5,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -24,6 +25,11 @@ func (l *Listener) OnDemand() bool {
 // tableWarming bounds how long a route table waits for clusters that it names
 // and that are on their way; the table before it serves meanwhile.
 const tableWarming = 5 * time.Second
+
+// emptyWarming bounds how long a table waits that would send requests to a new
+// cluster without endpoints, while the table before it serves: what comes next may
+// already say that the cluster is gone, or where its endpoints are.
+const emptyWarming = time.Second
 
 // clusterLinger is how long a cluster is kept after the last table that named it
 // has gone: exchanges that began with that table may still want it.
@@ -209,7 +215,22 @@ func (s *Store) tableReady(e *routeEntry, w *waiting) bool {
 			return w.over(e.since, tableWarming)
 		}
 	}
-	return true
+	old := e.ref.Load()
+	return old == nil || !s.emptier(old, e.warming) || w.over(e.since, emptyWarming)
+}
+
+// emptier says whether next names a cluster without endpoints that old does not.
+func (s *Store) emptier(old, next *RouteTable) bool {
+	for _, name := range next.Clusters() {
+		c := s.clusters[name]
+		if c == nil || c.active == nil || !c.active.EDS || slices.Contains(old.Clusters(), name) {
+			continue
+		}
+		if r := s.endpoints[c.active.Spec.ServiceName]; r == nil || r.empty || r.raw == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // promote lets the table that has warmed take over.

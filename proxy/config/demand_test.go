@@ -83,6 +83,16 @@ func (d demandStore) putCluster(t *testing.T, name string) {
 
 func (d demandStore) putEndpoints(t *testing.T, name string) {
 	t.Helper()
+	at := &corev3.Address{Address: &corev3.Address_SocketAddress{SocketAddress: &corev3.SocketAddress{
+		Address: "10.0.0.9", PortSpecifier: &corev3.SocketAddress_PortValue{PortValue: 80},
+	}}}
+	d.put(t, TypeEndpoint, name, &endpointv3.ClusterLoadAssignment{ClusterName: name, Endpoints: []*endpointv3.LocalityLbEndpoints{{
+		LbEndpoints: []*endpointv3.LbEndpoint{{HostIdentifier: &endpointv3.LbEndpoint_Endpoint{Endpoint: &endpointv3.Endpoint{Address: at}}}},
+	}}})
+}
+
+func (d demandStore) putNoEndpoints(t *testing.T, name string) {
+	t.Helper()
 	d.put(t, TypeEndpoint, name, &endpointv3.ClusterLoadAssignment{ClusterName: name})
 }
 
@@ -192,6 +202,39 @@ func TestATableDoesNotWaitForEver(t *testing.T) {
 		time.Sleep(2 * time.Millisecond)
 		synctest.Wait()
 		if !table.Answered() || table.Load() == nil {
+			t.Error("it waits for ever")
+		}
+	})
+}
+
+// A table that leads to a new cluster without endpoints waits a moment for the next one.
+func TestATableWaitsForEndpoints(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := newDemandStore(t)
+		table := d.Want(Need{Route: "r"}).Routes
+		serve := func(name string, endpoints func(*testing.T, string)) *RouteTable {
+			d.putRoute(t, "r", name)
+			d.putCluster(t, name)
+			endpoints(t, name)
+			return table.Load()
+		}
+		if serve("empty", d.putNoEndpoints) == nil {
+			t.Fatal("the first table waits, and nothing serves")
+		}
+		first := serve("a", d.putEndpoints)
+		if first.Clusters()[0] != "a" {
+			t.Fatal("no table")
+		}
+		if serve("b", d.putNoEndpoints) != first {
+			t.Error("a table without endpoints has taken over")
+		}
+		if next := serve("c", d.putEndpoints); next == first || next.Clusters()[0] != "c" {
+			t.Error("the next one has not taken over")
+		}
+		serve("d", d.putNoEndpoints)
+		time.Sleep(emptyWarming + time.Millisecond)
+		synctest.Wait()
+		if table.Load().Clusters()[0] != "d" {
 			t.Error("it waits for ever")
 		}
 	})

@@ -5,6 +5,7 @@ package config
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -183,6 +184,7 @@ func (s *Store) putEndpoints(m *endpointv3.ClusterLoadAssignment, in *incoming) 
 	}
 	s.cfg.Clusters.Assign(m.GetClusterName(), a)
 	rec := in.record()
+	rec.empty = !slices.ContainsFunc(a.Localities, func(l upstream.Locality) bool { return len(l.Endpoints) > 0 })
 	s.endpoints[m.GetClusterName()] = &rec
 	return nil
 }

@@ -115,6 +115,7 @@ type record struct {
 	version string
 	updated time.Time
 	static  bool
+	empty   bool     // of endpoints: there are none
 	failed  *failure // of the latest update, if it was refused
 }
 
