@@ -125,11 +125,15 @@ func (p *Proxy) serveOnDemand(conn net.Conn, facts *filter.Conn, chain *config.F
 		}
 	}
 	to := found.TCP
-	if http && found.HTTP != nil {
+	if found.HTTP != nil && (http || found.Protocol == demand.HTTP && seen.Transport != "tls" && mayBeHTTP(peeked.Buffered())) {
 		to = found.HTTP
 	}
 	p.serve(conn, facts, to, drain)
 }
+
+// mayBeHTTP says whether b, which is too short to tell, may begin a request: a
+// client that opens a connection and calls later has sent nothing yet.
+func mayBeHTTP(b []byte) bool { return len(b) == 0 || 'A' <= b[0] && b[0] <= 'Z' }
 
 // serveBy conducts a connection by the chains of l.
 func (p *Proxy) serveBy(conn *netio.Peeked, facts *filter.Conn, l *config.Listener, drain <-chan struct{}) {
