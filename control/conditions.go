@@ -15,7 +15,7 @@ import (
 
 // The states of an object, the worst that holds.
 const (
-	StateRefused  = "Refused"  // no version of it passed its check: nothing of it is in force
+	StateRefused  = "Refused"  // no version of it passed its check: nothing of it is in force, but what stands in for a security policy
 	StateRejected = "Rejected" // a proxy refuses what was made of it
 	StateOutdated = "Outdated" // the newest version is refused, the last good one is in force
 	StatePending  = "Pending"  // some proxies have not confirmed yet
