@@ -224,6 +224,51 @@ func TestInsideOutage(t *testing.T) {
 	mesh.Eventually(t, "it is back", func() error { return s.wants("http://"+vip(2)+"/", 200, "app") })
 }
 
+// A sidecar that starts while the control plane is away serves what it used before.
+func TestInsideRestartInOutage(t *testing.T) {
+	s := begin(t)
+	// Certificates are not kept: without the control plane only plaintext is possible.
+	s.Write("plain.yaml", `apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: plain}
+spec: {host: "*.big.example", trafficPolicy: {tls: {mode: DISABLE}}}
+`)
+	out := netns.Named(os.Getenv(inside))
+	l, err := out.Listen(t.Context(), netip.MustParseAddrPort(outsideAddr+":80"), netio.SocketOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.serveOn(l, "outside")
+	db := s.speak("db")
+	s.Write("db.yaml", fmt.Sprintf(entry, "db", "db.big.example", "10.97.0.2", 5432, "tcp-db", "TCP", endpoint(db, "tcp-db", "v1")))
+	state := t.TempDir()
+	keep := func(c *proxy.Config) { c.State = state }
+	stop := s.start(keep)
+	for i := range used {
+		mesh.Eventually(t, "a call", func() error { return s.wants("http://"+vip(i)+"/", 200, "app") })
+	}
+	mesh.Eventually(t, "the database", func() error { _, err := hear("10.97.0.2:5432"); return err })
+	stop()
+	s.StopControl()
+
+	s.start(keep)
+	for i := range used {
+		mesh.Eventually(t, "what was used", func() error { return s.wants("http://"+vip(i)+"/", 200, "app") })
+	}
+	mesh.Eventually(t, "the database", func() error {
+		said, err := hear("10.97.0.2:5432")
+		if err == nil && said != "db" {
+			err = fmt.Errorf("%q", said)
+		}
+		return err
+	})
+	s.expect("in the mesh, not used before", "http://"+vip(used)+"/", 503, "")
+	s.expect("outside", "http://"+outsideAddr+"/", 200, "outside")
+	s.StartControl()
+	mesh.Eventually(t, "the control plane is back", func() error { return s.wants("http://"+vip(used)+"/", 200, "app") })
+	s.expect("what was used", "http://"+vip(0)+"/", 200, "app")
+}
+
 // A sidecar that is sent everything, beside one that asks: what each holds.
 func TestInsideCompared(t *testing.T) {
 	s := begin(t)
