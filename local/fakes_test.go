@@ -158,6 +158,7 @@ func fakeProxy(ctx context.Context, args []string) error {
 	for _, ignored := range []string{"namespace", "service-account", "labels", "drain", "workload-entry", "dns", "resolver", "metrics", "health"} {
 		fs.String(ignored, "", "")
 	}
+	fs.Bool("on-demand", false, "")
 	role, address, control := fs.String("role", "", ""), fs.String("ip", "", ""), fs.String("control", "", "")
 	root, token := fs.String("root", "", ""), fs.String("token-file", "", "")
 	admin, interception, httpProxy := fs.String("admin", "", ""), fs.String("interception", "", ""), fs.String("http-proxy-port", "", "")

@@ -10,7 +10,7 @@
 // do Envoy's listeners.
 // The socket's directory decides who may read the key; there is no other check.
 //
-// This room is, beside those of DESIGN.md's table, one that speaks an Envoy
+// This room is, beside those of the design's table, one that speaks an Envoy
 // resource: the Secret, and nothing else.
 package sds
 
