@@ -99,7 +99,7 @@ func (p *Proxy) serveOnDemand(conn net.Conn, facts *filter.Conn, chain *config.F
 		return
 	}
 	if found.Known && found.HTTP == nil && found.Protocol == demand.TCP {
-		p.serve(conn, facts, found.TCP, drain) // the server may speak first: nothing to wait for
+		p.conduct(conn, facts, found.TCP, drain, nil) // the server may speak first: nothing to wait for
 		return
 	}
 	var seen config.ConnFacts
@@ -128,7 +128,7 @@ func (p *Proxy) serveOnDemand(conn net.Conn, facts *filter.Conn, chain *config.F
 	if found.HTTP != nil && (http || found.Protocol == demand.HTTP && seen.Transport != "tls" && mayBeHTTP(peeked.Buffered())) {
 		to = found.HTTP
 	}
-	p.serve(conn, facts, to, drain)
+	p.conduct(conn, facts, to, drain, nil)
 }
 
 // mayBeHTTP says whether b, which is too short to tell, may begin a request: a
@@ -151,7 +151,7 @@ func (p *Proxy) serveBy(conn *netio.Peeked, facts *filter.Conn, l *config.Listen
 		p.unmatched(l, facts, errors.New("an outbound filter chain that terminates TLS or asks for destinations cannot be used on demand"))
 	default:
 		facts.Chain = c.Name
-		p.serve(conn, facts, c, drain)
+		p.conduct(conn, facts, c, drain, nil)
 	}
 }
 
@@ -164,7 +164,7 @@ func (p *Proxy) refuse(conn *netio.Peeked, facts *filter.Conn, chain *config.Fil
 	}
 	p.log.Debug("a connection is refused", "destination", wanted(facts), "error", f)
 	if seen, err := listen.Inspect(conn, own, facts); err == nil && seen.Transport != "tls" && len(seen.Protocols) > 0 {
-		p.l7.ServeConn(conn, facts, chain.OnDemand.HTTP, config.NoRoutes(f), closed)
+		p.l7.ServeConn(conn, facts, func() *config.HTTP { return chain.OnDemand.HTTP }, config.NoRoutes(f), closed)
 		return
 	}
 	p.l4.Refuse(facts, p.demand.Default(), f)

@@ -18,15 +18,27 @@ import (
 var _ listen.Handler = (*Proxy)(nil).serve
 
 // serve conducts a connection whose chain has been chosen.
-func (p *Proxy) serve(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, drain <-chan struct{}) {
+func (p *Proxy) serve(conn net.Conn, facts *filter.Conn, tie *listen.Tie) {
+	chain := tie.Chain()
+	if chain.OnDemand != nil {
+		p.serveOnDemand(conn, facts, chain, tie.Drain())
+		return
+	}
+	p.conduct(conn, facts, chain, tie.Drain(), func() *config.HTTP { return tie.Chain().HTTP })
+}
+
+// conduct brings a connection to the room for its protocol. http gives the
+// settings of the moment; nil: those of chain, to the end.
+func (p *Proxy) conduct(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, drain <-chan struct{}, http func() *config.HTTP) {
 	switch {
-	case chain.OnDemand != nil:
-		p.serveOnDemand(conn, facts, chain, drain)
 	case chain.HTTP != nil:
 		if f := p.l4.Authorize(facts, chain); f != nil {
 			return
 		}
-		p.l7.ServeConn(conn, facts, chain.HTTP, nil, drain)
+		if http == nil {
+			http = func() *config.HTTP { return chain.HTTP }
+		}
+		p.l7.ServeConn(conn, facts, http, nil, drain)
 	case chain.TCP != nil:
 		p.l4.Serve(conn, facts, chain, chain.TCP)
 	}

@@ -9,6 +9,7 @@
 //
 //	snapshot.go  Snapshot, Listener, FilterChain, TLS, AccessLog
 //	chain.go     Listener.Choose: the filter chain for a connection
+//	succeed.go   FilterChain.Succeeds: whether open connections may go on under it
 //	http.go      HTTP: the settings of a connection manager
 //	tcp.go       TCP: the settings of a TCP proxy; NetworkFilter
 //	routes.go    RouteTable, RouteRef

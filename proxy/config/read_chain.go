@@ -61,7 +61,7 @@ func (b *builder) chain(l *Listener, m *listenerv3.FilterChain, kept map[uint64]
 	}
 	c := &FilterChain{
 		Name: m.GetName(), Hash: hash, Listener: l.Name, Source: decode.Source(m.GetMetadata()),
-		HandshakeTimeout: m.GetTransportSocketConnectTimeout().AsDuration(),
+		HandshakeTimeout: m.GetTransportSocketConnectTimeout().AsDuration(), outer: outerHash(m),
 	}
 	var err error
 	if c.Match, err = chainMatch(m.GetFilterChainMatch()); err != nil {

@@ -206,6 +206,7 @@ type FilterChain struct {
 	OnDemand *OnDemand
 
 	needs needs
+	outer uint64 // see Succeeds
 }
 
 // needs is what must have arrived before a chain can serve.

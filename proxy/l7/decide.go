@@ -15,7 +15,7 @@ import (
 // come first.
 func (x *exchange) match() {
 	x.grounds()
-	x.table = x.conn.routes.Load()
+	x.table = x.seat.routes.Load()
 	if x.table == nil {
 		return
 	}
@@ -71,7 +71,7 @@ func (x *exchange) act(permit filter.Permit) *fault.Fault {
 	d := &x.decision
 	switch {
 	case x.table == nil:
-		if f := x.conn.routes.Why(); f != nil {
+		if f := x.seat.routes.Why(); f != nil {
 			return f
 		}
 		return x.site.faults.noTable

@@ -5,6 +5,7 @@
 //
 //	server.go      Server: what connections share; ServeConn finds out the version
 //	serve_*.go     serve    read requests from a connection: HTTP/1 one at a time, HTTP/2 many
+//	seat.go                 the settings of the moment, which may change under an open connection
 //	exchange.go    conduct  the steps below, in one goroutine
 //	prepare.go     prepare  make the request true: sanitize/; ids, tracing
 //	decide.go      match    request to route; admit: run the filter chain, get its permit
@@ -22,7 +23,8 @@
 // An exchange that has no body, or a small one, needs no goroutine but the one
 // it is served in. Nothing on its path takes a lock that all cores share, sets a
 // timer or a deadline unless a timeout is configured, or allocates once pools
-// are warm. An exchange keeps the route table and the clusters it began with.
+// are warm. An exchange keeps the settings, the route table and the clusters it
+// began with; the next one on its connection has those of the moment.
 //
 // What two goroutines may touch at once is guarded by exchange.mu (cancelling)
 // and the Body's own lock; connection.mu guards the list of exchanges of a

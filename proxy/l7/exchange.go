@@ -53,6 +53,7 @@ type exchange struct {
 
 // A way is how an exchange goes.
 type way struct {
+	seat *seat
 	site *site
 	conn *connection
 	down Downstream
@@ -100,16 +101,22 @@ var exchanges = sync.Pool{New: func() any {
 // take returns storage for an exchange.
 func take() *exchange { return exchanges.Get().(*exchange) }
 
-// start begins an exchange of c: now.
-func (x *exchange) start(c *connection, r *message.Request) {
+// start begins an exchange of c: now. It reports false if the connection cannot
+// be served any more.
+func (x *exchange) start(c *connection, r *message.Request) bool {
+	seat, ok := c.sit()
+	if !ok {
+		return false
+	}
 	x.Exchange.Reset()
-	x.conn, x.site = c, c.site
+	x.conn, x.seat, x.site = c, seat, seat.site
 	x.Conn, x.Request = c.facts, r
 	x.Start = time.Now()
 	x.Random = rand.Uint64()
 	x.seenAt = time.Time{}
 	c.begin(x)
 	x.site.stats.Begin(c.facts.ID)
+	return true
 }
 
 // end ends what start began.

@@ -27,7 +27,7 @@ func (x *exchange) prepare() *fault.Fault {
 		r.Protocol = "" // an offer that nobody has to take (RFC 9110 section 7.8)
 	}
 	forced := r.Header.Has(forceTrace) // only internal requests keep it
-	facts, f := sanitize.Request(r, h, x.Conn, x.conn.element)
+	facts, f := sanitize.Request(r, h, x.Conn, x.seat.element)
 	x.Remote, x.Internal, x.GRPC = unmapped(facts.Remote), facts.Internal, facts.GRPC
 	if f != nil {
 		return f

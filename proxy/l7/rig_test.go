@@ -37,6 +37,7 @@ type rig struct {
 	server *Server
 	reg    *telemetry.Registry
 	http   *config.HTTP
+	now    atomic.Pointer[config.HTTP] // what changed http to; nil: nothing did
 	facts  func(*filter.Conn)
 	addr   string
 	log    string
@@ -176,7 +177,12 @@ func (r *rig) serve(c net.Conn) {
 	if r.facts != nil {
 		r.facts(facts)
 	}
-	r.server.ServeConn(c, facts, r.http, nil, r.drain)
+	r.server.ServeConn(c, facts, func() *config.HTTP {
+		if h := r.now.Load(); h != nil {
+			return h
+		}
+		return r.http
+	}, nil, r.drain)
 }
 
 // logged waits for n lines of the access log.

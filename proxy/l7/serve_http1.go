@@ -26,7 +26,7 @@ const (
 
 // serveHTTP1 serves one request after the other.
 func (c *connection) serveHTTP1(held []byte) {
-	h := c.site.http
+	h := c.http()
 	sc := http1.NewServerConn(c.net, http1.ServerConfig{
 		Limits:       http1.Limits{MaxHeadBytes: int(h.MaxHeaderBytes), MaxFields: int(h.MaxHeaders)},
 		AcceptHTTP10: h.HTTP1.AcceptHTTP10,
@@ -46,7 +46,7 @@ func (c *connection) serveHTTP1(held []byte) {
 
 // awaitRequest waits for the first byte of a request.
 func (c *connection) awaitRequest(sc *http1.ServerConn) bool {
-	idle := c.site.http.IdleTimeout
+	idle := c.http().IdleTimeout
 	if idle > 0 && idle < shortIdle {
 		_ = sc.SetReadDeadline(time.Now().Add(idle))
 	}
@@ -62,8 +62,10 @@ func (c *connection) awaitRequest(sc *http1.ServerConn) bool {
 // serveOne reads a request and conducts its exchange. It says whether the
 // connection serves another one.
 func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
-	h := c.site.http
-	x.start(c, &x.in)
+	if !x.start(c, &x.in) {
+		return false
+	}
+	h := x.site.http
 	defer c.recoverPanic(x)
 	head := h.HeadersTimeout
 	if h.RequestTimeout > 0 && (head == 0 || h.RequestTimeout < head) {
@@ -113,7 +115,7 @@ func (x *exchange) serveOne(c *connection, sc *http1.ServerConn) bool {
 // lingerFor is how long a connection that we close may go on being read, so that
 // our last words are not lost in a reset (delayed_close_timeout).
 func (c *connection) lingerFor() time.Duration {
-	if d := c.site.http.DelayedClose; d > 0 {
+	if d := c.http().DelayedClose; d > 0 {
 		return d
 	}
 	return lingerFor

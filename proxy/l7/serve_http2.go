@@ -11,7 +11,7 @@ import (
 // serveHTTP2 serves many requests at once, each in a goroutine of its own that
 // the codec lends.
 func (c *connection) serveHTTP2(held []byte) {
-	h := c.site.http
+	h := c.http()
 	cfg := http2.ServerDefaults()
 	if h.HTTP2.MaxStreams > 0 {
 		cfg.MaxStreams = int(min(h.HTTP2.MaxStreams, 1<<20))
@@ -46,7 +46,11 @@ func (c *connection) serveHTTP2(held []byte) {
 func (c *connection) serveStream(st *http2.ServerStream) {
 	x := take()
 	x.down = st
-	x.start(c, st.Request())
+	if !x.start(c, st.Request()) {
+		st.Abort(uint32(http2.CodeRefusedStream))
+		x.release()
+		return
+	}
 	defer c.recoverPanic(x)
 	gen := x.generation
 	st.OnReset(func() { x.cancelIf(gen, streamReset) })

@@ -103,20 +103,19 @@ func (s *Server) tick(now time.Time) {
 
 // ServeConn conducts the exchanges of a connection whose TLS, if any, has been
 // terminated. It returns when the connection is over, and has closed it then.
-// routes gives the table of the moment; nil is h.Routes. When drain is closed
-// (nil: never) the connection ends as soon as that hurts nobody.
-func (s *Server) ServeConn(conn net.Conn, facts *filter.Conn, h *config.HTTP, routes *config.RouteRef, drain <-chan struct{}) {
+// now gives the settings that exchanges begin with; those of the first call bind
+// the codec (see FilterChain.Succeeds). routes gives the table of the moment; nil is that
+// of the settings. When drain is closed (nil: never) the connection ends as soon as that
+// hurts nobody.
+func (s *Server) ServeConn(conn net.Conn, facts *filter.Conn, now func() *config.HTTP, routes *config.RouteRef, drain <-chan struct{}) {
 	defer func() { _ = conn.Close() }()
-	site, err := s.enter(h)
+	site, err := s.enter(now())
 	if err != nil {
 		s.cfg.Log.Error("connection refused: its filter chain cannot be served", "listener", facts.Listener, "error", err)
 		return
 	}
-	defer s.leave(site)
-	if routes == nil {
-		routes = h.Routes
-	}
-	c := newConnection(s, site, conn, facts, routes, drain)
+	c := newConnection(s, site, conn, facts, now, routes, drain)
+	defer func() { s.leave(c.seat.Load().site) }()
 	site.stats.ConnOpened(facts.ID)
 	defer site.stats.ConnClosed(facts.ID)
 	s.sweeper.add(c)
@@ -180,7 +179,7 @@ func (c *connection) version() (held []byte, two bool) {
 			}
 		}
 	}
-	switch c.site.http.Codec {
+	switch c.http().Codec {
 	case config.CodecHTTP1:
 		return held, false
 	case config.CodecHTTP2:

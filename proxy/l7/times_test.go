@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -337,4 +338,55 @@ func TestEarlyResponse(t *testing.T) {
 		}
 		_ = pw.Close()
 	}
+}
+
+// TestSettingsChangeUnderOpenConnections: an exchange keeps the settings it began
+// with, the next one on its connection has those of the moment.
+func TestSettingsChangeUnderOpenConnections(t *testing.T) {
+	enter, leave := make(chan struct{}, 2), make(chan struct{})
+	r := newRig(t, func(s *setup) {
+		s.specs = append(s.specs, cluster("b", upstream.HTTP1, backend(t, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path == "/wait" {
+				enter <- struct{}{}
+				<-leave
+			}
+		})))
+		s.routes = append(s.routes, to("/", "b"))
+	})
+	next := *r.http
+	next.ServerName = "changed"
+	for _, two := range []bool{false, true} {
+		r.now.Store(r.http)
+		c := client(t, two)
+		server := func(path string) string {
+			resp, _ := do(t, c, r.request("GET", path, nil))
+			return resp.Header.Get("server")
+		}
+		if got := server("/"); got != "envoy" {
+			t.Fatal(got)
+		}
+		conns := r.conns.Load()
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			if got := server("/wait"); got != "envoy" {
+				t.Errorf("HTTP/2 %v: an exchange under way was answered by %q", two, got)
+			}
+		})
+		<-enter
+		r.now.Store(&next)
+		if two { // the same connection serves others meanwhile
+			if got := server("/"); got != "changed" {
+				t.Errorf("a stream that begins is answered by %q", got)
+			}
+		}
+		leave <- struct{}{}
+		wg.Wait()
+		if got := server("/"); got != "changed" {
+			t.Errorf("HTTP/2 %v: the next exchange is answered by %q", two, got)
+		}
+		if n := r.conns.Load(); n != conns {
+			t.Errorf("HTTP/2 %v: %d connections, want %d", two, n, conns)
+		}
+	}
+	r.settled()
 }

@@ -6,6 +6,7 @@ package l7
 import (
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/meltemi/meltemi/http2"
@@ -13,7 +14,6 @@ import (
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/l7/hangup"
-	"github.com/meltemi/meltemi/proxy/l7/sanitize"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 )
 
@@ -100,13 +100,13 @@ func (w *sweeper) run() {
 
 // A connection is what the exchanges of a client's connection share.
 type connection struct {
-	server  *Server
-	site    *site
-	net     net.Conn
-	facts   *filter.Conn
-	routes  *config.RouteRef
-	element string // for x-forwarded-client-cert
-	drain   <-chan struct{}
+	server *Server
+	net    net.Conn
+	facts  *filter.Conn
+	now    func() *config.HTTP
+	fixed  *config.RouteRef // that of ServeConn; may be nil
+	seat   atomic.Pointer[seat]
+	drain  <-chan struct{}
 
 	mu     sync.Mutex
 	h2     *http2.Server
@@ -121,11 +121,9 @@ type connection struct {
 	deadline time.Time // of the connection (max_connection_duration)
 }
 
-func newConnection(s *Server, st *site, conn net.Conn, facts *filter.Conn, routes *config.RouteRef, drain <-chan struct{}) *connection {
-	c := &connection{
-		server: s, site: st, net: conn, facts: facts, routes: routes, drain: drain,
-		element: sanitize.CertElement(facts, st.http), seenAt: time.Now(),
-	}
+func newConnection(s *Server, st *site, conn net.Conn, facts *filter.Conn, now func() *config.HTTP, routes *config.RouteRef, drain <-chan struct{}) *connection {
+	c := &connection{server: s, net: conn, facts: facts, now: now, fixed: routes, drain: drain, seenAt: time.Now()}
+	c.seat.Store(c.newSeat(st))
 	if d := st.http.MaxDuration; d > 0 {
 		c.deadline = c.seenAt.Add(d)
 	}
@@ -175,7 +173,7 @@ func (c *connection) end(x *exchange) {
 
 // usedUp says whether the connection has served as many exchanges as it may.
 func (c *connection) usedUp() bool {
-	limit := c.site.http.MaxRequests
+	limit := c.http().MaxRequests
 	if limit == 0 {
 		return false
 	}
@@ -195,7 +193,7 @@ func (c *connection) look(now time.Time) {
 		c.seen, c.seenAt = c.turns, now
 	}
 	still := now.Sub(c.seenAt)
-	h := c.site.http
+	h := c.http()
 	if idle := h.IdleTimeout; c.first == nil && idle > 0 && still >= idle {
 		c.hangUpLocked()
 		return
@@ -239,7 +237,7 @@ const longestHead = time.Minute
 // boundHeadLocked ends the reading of a head that takes too long. Each request's
 // own deadline would do the same for the price of a timer per request.
 func (c *connection) boundHeadLocked(now time.Time) {
-	h, limit := c.site.http, longestHead
+	h, limit := c.http(), longestHead
 	for _, d := range []time.Duration{h.StreamIdleTimeout, h.IdleTimeout} {
 		if d > 0 {
 			limit = min(limit, d)

@@ -45,10 +45,11 @@ func (m *Manager) dispatch(conn *netio.Peeked, raw net.Conn, l *config.Listener,
 		return
 	}
 	facts.Chain = chain.Name
-	life := m.join(chain, conn, raw)
-	defer m.leave(chain, life, conn)
+	tie := &Tie{conn: conn, listener: l.Name, facts: cf, drain: make(chan struct{})}
+	m.join(chain, tie, raw)
+	defer m.leave(tie)
 	if chain.TLS == nil {
-		m.cfg.Serve(conn, facts, chain, life.drain)
+		m.cfg.Serve(conn, facts, tie)
 		return
 	}
 	secure, err := handshake(conn, chain, facts)
@@ -56,7 +57,7 @@ func (m *Manager) dispatch(conn *netio.Peeked, raw net.Conn, l *config.Listener,
 		m.cfg.Unmatched(l, facts, fmt.Errorf("TLS with the client failed: %w", err))
 		return
 	}
-	m.cfg.Serve(secure, facts, chain, life.drain)
+	m.cfg.Serve(secure, facts, tie)
 }
 
 func connFacts(facts *filter.Conn) config.ConnFacts {

@@ -5,6 +5,7 @@
 // and brings each connection to the filter chain that concerns it. The life of
 // a connection, in file order:
 //
+//	tie.go          which chain conducts an open connection, from one snapshot to the next
 //	manager.go      open, change and drain sockets as snapshots come
 //	accept.go       accept; count; who is it, where did it want to go
 //	proxyproto.go   what a load balancer in front says of the client

@@ -23,9 +23,8 @@ import (
 )
 
 // A Handler conducts a connection whose chain has been chosen, and returns when
-// it is over; the caller closes conn. When drain is closed the connection is to
-// end as soon as that hurts nobody.
-type Handler func(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, drain <-chan struct{})
+// it is over; the caller closes conn.
+type Handler func(conn net.Conn, facts *filter.Conn, tie *Tie)
 
 // Config is what a Manager needs.
 type Config struct {
@@ -66,6 +65,7 @@ type Manager struct {
 type state struct {
 	snapshot *config.Snapshot
 	byAddr   map[netip.AddrPort]*config.Listener // for hand-off
+	byName   map[string]*config.Listener
 }
 
 // A socket is one listener's open sockets.
@@ -75,13 +75,6 @@ type socket struct {
 	open    []net.Listener
 	paths   []string    // of unix sockets, to be removed
 	refused atomic.Bool // draining: new connections are not taken
-}
-
-// A life is the connections of one filter chain.
-type life struct {
-	drain chan struct{} // closed when the chain is gone
-	conns map[net.Conn]struct{}
-	over  bool
 }
 
 // New returns a Manager without sockets; Reconcile opens them.
@@ -101,7 +94,7 @@ func New(cfg Config) *Manager {
 
 // Reconcile makes next current: it opens what is new before it closes what is
 // gone, keeps sockets whose address stays, and drains only connections whose
-// chain is no longer there. The error joins one per listener that could not be
+// chain is no longer there and has no successor. The error joins one per listener that could not be
 // opened; the others serve.
 func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 	m.mu.Lock()
@@ -132,8 +125,9 @@ func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 }
 
 func newState(snap *config.Snapshot) *state {
-	s := &state{snapshot: snap, byAddr: make(map[netip.AddrPort]*config.Listener)}
+	s := &state{snapshot: snap, byAddr: make(map[netip.AddrPort]*config.Listener), byName: make(map[string]*config.Listener, len(snap.Listeners))}
 	for _, l := range snap.Listeners {
+		s.byName[l.Name] = l
 		for _, a := range l.Addrs {
 			if a.IP.IsValid() {
 				s.byAddr[a.IP] = l
@@ -228,8 +222,9 @@ func (m *Manager) drainGoneLocked(next *config.Snapshot) {
 		}
 	}
 	m.alive = alive
-	for chain, life := range m.lives {
+	for chain, life := range m.lives { // those that are added meanwhile are alive
 		if !alive[chain] {
+			m.moveLocked(chain, life)
 			m.drainLocked(chain, life)
 		}
 	}
@@ -240,9 +235,13 @@ func (m *Manager) drainLocked(chain *config.FilterChain, l *life) {
 		return
 	}
 	l.over = true
-	close(l.drain)
-	if len(l.conns) == 0 {
-		delete(m.lives, chain)
+	for t := range l.ties {
+		close(t.drain)
+	}
+	if len(l.ties) == 0 {
+		if m.lives[chain] == l {
+			delete(m.lives, chain)
+		}
 		return
 	}
 	time.AfterFunc(m.cfg.DrainTime, func() { m.end(chain, l) })
@@ -251,9 +250,9 @@ func (m *Manager) drainLocked(chain *config.FilterChain, l *life) {
 // end closes what a chain that is gone has left.
 func (m *Manager) end(chain *config.FilterChain, l *life) {
 	m.mu.Lock()
-	conns := make([]net.Conn, 0, len(l.conns))
-	for c := range l.conns {
-		conns = append(conns, c)
+	conns := make([]net.Conn, 0, len(l.ties))
+	for t := range l.ties {
+		conns = append(conns, t.conn)
 	}
 	if m.lives[chain] == l {
 		delete(m.lives, chain)
@@ -281,32 +280,6 @@ func (m *Manager) quit(conn net.Conn) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.silent, conn)
-}
-
-// join counts conn, whose socket is raw, to its chain; leave ends that.
-func (m *Manager) join(chain *config.FilterChain, conn, raw net.Conn) *life {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.silent, raw)
-	l := m.lives[chain]
-	if l == nil {
-		l = &life{drain: make(chan struct{}), conns: make(map[net.Conn]struct{})}
-		m.lives[chain] = l
-	}
-	l.conns[conn] = struct{}{}
-	if m.closed || !m.alive[chain] { // accepted under a snapshot that has gone since
-		m.drainLocked(chain, l)
-	}
-	return l
-}
-
-func (m *Manager) leave(chain *config.FilterChain, l *life, conn net.Conn) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(l.conns, conn)
-	if len(l.conns) == 0 && m.lives[chain] == l {
-		delete(m.lives, chain)
-	}
 }
 
 // Drain stops taking connections, of inbound listeners only or of all, and asks

@@ -51,19 +51,19 @@ func newRig(t *testing.T, drain time.Duration) *rig {
 	return r
 }
 
-func answer(conn net.Conn, facts *filter.Conn, chain *config.FilterChain, drain <-chan struct{}) {
+func answer(conn net.Conn, facts *filter.Conn, tie *Tie) {
 	done := make(chan struct{})
 	defer close(done)
 	go func() {
 		select {
-		case <-drain:
+		case <-tie.Drain():
 			_, _ = fmt.Fprintln(conn, "bye")
 		case <-done:
 		}
 	}()
 	in := bufio.NewScanner(conn)
 	for in.Scan() {
-		_, _ = fmt.Fprintln(conn, chain.Name, facts.Listener, facts.Local)
+		_, _ = fmt.Fprintln(conn, tie.Chain().Name, facts.Listener, facts.Local)
 	}
 }
 
@@ -110,6 +110,40 @@ func (c *caller) line(t *testing.T) string {
 
 func listener(name, addr string, chain *config.FilterChain) *config.Listener {
 	return &config.Listener{Name: name, Bind: true, Addrs: []config.Address{{IP: netip.MustParseAddrPort(addr)}}, Default: chain}
+}
+
+// A chain whose HTTP settings change is succeeded by the one that would take the
+// connection now: nobody has to come back for it.
+func TestAConnectionMovesToTheChainThatSucceeds(t *testing.T) {
+	r := newRig(t, time.Hour)
+	http := func(name string, codec config.Codec) *config.FilterChain {
+		return &config.FilterChain{Name: name, HTTP: &config.HTTP{Codec: codec}}
+	}
+	addr := netip.MustParseAddrPort("10.0.0.1:1")
+	r.reconcile(t, listener("a", "10.0.0.1:1", http("one", config.CodecAuto)))
+	c, idle := r.dial(t, addr), r.dial(t, addr)
+	if got := c.ask(t) + idle.ask(t); strings.Count(got, "one a") != 2 {
+		t.Fatal(got)
+	}
+	for _, name := range []string{"two", "three"} {
+		r.reconcile(t, listener("a", "10.0.0.1:1", http(name, config.CodecAuto)))
+		if got := c.ask(t); !strings.HasPrefix(got, name) {
+			t.Errorf("%q, want %s", got, name)
+		}
+	}
+	_ = idle.Close()
+	// What was settled at the beginning cannot change under way.
+	r.reconcile(t, listener("a", "10.0.0.1:1", http("four", config.CodecHTTP2)))
+	if got := c.line(t); got != "bye" {
+		t.Errorf("%q, want bye", got)
+	}
+	if got := r.dial(t, addr).ask(t); !strings.HasPrefix(got, "four") {
+		t.Error(got)
+	}
+	r.Close(0)
+	if n := len(r.lives); n != 0 {
+		t.Errorf("%d chains are remembered", n)
+	}
 }
 
 func TestAChangeDrainsWhatItConcernsAlone(t *testing.T) {
@@ -197,7 +231,7 @@ func TestServerFirst(t *testing.T) {
 	l.TLSInspector, l.HTTPInspector = &config.Inspector{}, &config.Inspector{}
 	l.InspectTimeout, l.ContinueOnTimeout = time.Millisecond, true
 	greeted := make(chan struct{})
-	r.cfg.Serve = func(conn net.Conn, _ *filter.Conn, _ *config.FilterChain, _ <-chan struct{}) {
+	r.cfg.Serve = func(conn net.Conn, _ *filter.Conn, _ *Tie) {
 		_, _ = io.WriteString(conn, "220 ready\n")
 		close(greeted)
 	}
@@ -220,12 +254,12 @@ func TestADefectEndsOneConnectionAlone(t *testing.T) {
 	r := newRig(t, time.Hour)
 	l := listener("a", "10.0.0.1:1", &config.FilterChain{Name: "one"})
 	bad := true
-	r.cfg.Serve = func(conn net.Conn, f *filter.Conn, c *config.FilterChain, d <-chan struct{}) {
+	r.cfg.Serve = func(conn net.Conn, f *filter.Conn, tie *Tie) {
 		if bad {
 			bad = false
 			panic("defect")
 		}
-		answer(conn, f, c, d)
+		answer(conn, f, tie)
 	}
 	r.reconcile(t, l)
 	if _, err := r.dial(t, l.Addrs[0].IP).Read(make([]byte, 1)); err == nil {
