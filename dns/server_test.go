@@ -33,6 +33,12 @@ func start(t *testing.T, change func(*Config)) (*Server, string) {
 		t.Fatal(err)
 	}
 	sockets, err := s.Open(t.Context())
+	for range 20 { // TCP's port of the number UDP was given may be taken
+		if err == nil {
+			break
+		}
+		sockets, err = s.Open(t.Context())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,6 +218,16 @@ func resolver(t *testing.T, h dns.HandlerFunc) netip.AddrPort {
 		t.Fatal(err)
 	}
 	tcp, err := net.Listen("tcp", udp.LocalAddr().String())
+	for range 20 { // TCP's port of the number UDP was given may be taken
+		if err == nil {
+			break
+		}
+		_ = udp.Close()
+		if udp, err = net.ListenPacket("udp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		tcp, err = net.Listen("tcp", udp.LocalAddr().String())
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/meltemi/meltemi/control/source"
@@ -398,4 +399,17 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestNamedPipeHoldsUpNothing(t *testing.T) {
+	f := newFolder(t)
+	f.write("x.yaml", vs("a", "one"))
+	r := sourcetest.Start(t, f.source())
+	r.WaitSynced(t)
+	if err := syscall.Mkfifo(filepath.Join(f.dir, "pipe.yaml"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	wantProblem(t, r, "is not a regular file")
+	f.write("x.yaml", vs("a", "two"))
+	wantTarget(t, r, "a", "two")
 }

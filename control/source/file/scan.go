@@ -175,6 +175,10 @@ func (s *scan) file(path string, info fs.FileInfo, last *state, touched bool) er
 }
 
 func (s *scan) read(path string) ([]byte, error) {
+	// To open a named pipe waits for its writer, which may never come.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, errors.New("is not a regular file")
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot be read: %w", err)
