@@ -180,6 +180,7 @@ func (c *Control) Run(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("control plane: %w", err)
 		}
+		defer func() { _ = ln.Close() }() // where it ends before it begins to serve
 		group.Go("xds "+addr.String(), func(ctx context.Context) error { return c.serve(ctx, ln) })
 	}
 	if c.cfg.Monitoring.IsValid() {
