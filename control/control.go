@@ -203,9 +203,8 @@ func (c *Control) serve(ctx context.Context, ln net.Listener) error {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
-		s.Stop() // streams are endless: waiting for them to end would be waiting for proxies to go
-		<-failed // then the address is free
-		return nil
+		s.Stop()        // streams are endless: waiting for them to end would be waiting for proxies to go
+		return <-failed // nil after Stop: then the address is free
 	}
 }
 

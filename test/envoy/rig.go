@@ -182,7 +182,7 @@ func (p *Plane) Connect(n Node) *Envoy {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	p.t.Cleanup(func() { os.RemoveAll(dir) })
+	p.t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	ns := p.namespace(n.Addr)
 	p.relay(filepath.Join(dir, "xds"))
 	p.agent(n, filepath.Join(dir, "sds"))

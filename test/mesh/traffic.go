@@ -99,6 +99,7 @@ func (c *Caller) Do(req *http.Request) (*Answer, error) {
 	} else if err != nil {
 		return nil, err
 	}
+	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
 	if err != nil {
 		return nil, err

@@ -4,8 +4,6 @@
 package sight
 
 import (
-	"reflect"
-
 	"github.com/meltemi/meltemi/control/intent"
 	"github.com/meltemi/meltemi/control/registry"
 	"github.com/meltemi/meltemi/control/source"
@@ -29,8 +27,6 @@ type Policy struct {
 	Missing bool        // the subset is not defined
 	Origins []source.Origin
 }
-
-func deepEqual[T any](a, b T) bool { return reflect.DeepEqual(a, b) }
 
 // Asked is the client as the rules for a service tell clients apart: without labels, unless one of them selects some. All
 // clients of a namespace that are not told apart share results.

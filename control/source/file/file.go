@@ -76,7 +76,7 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 		touched = map[string]bool{} // files that were reported changed since the last look
 	)
 	if w, err := fsnotify.NewWatcher(); err == nil {
-		defer w.Close()
+		defer func() { _ = w.Close() }()
 		events, lost, watch = w.Events, w.Errors, w.Add
 	}
 	scan := newScan(s.cfg, s.parser, watch)
@@ -112,7 +112,7 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 				first = time.Now()
 			}
 			timer.Reset(min(s.cfg.Debounce, time.Until(first.Add(10*s.cfg.Debounce))))
-		case <-lost:
+		case <-lost: //nolint:errcheck // what the error is changes nothing
 			// Events were dropped: what a look finds by time and size is all there is.
 			timer.Reset(s.cfg.Debounce)
 		case <-timer.C:
