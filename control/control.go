@@ -204,7 +204,8 @@ func (c *Control) serve(ctx context.Context, ln net.Listener) error {
 		return err
 	case <-ctx.Done():
 		s.Stop()        // streams are endless: waiting for them to end would be waiting for proxies to go
-		return <-failed // nil after Stop: then the address is free
+		_ = <-failed // then the address is free
+		return nil
 	}
 }
 
