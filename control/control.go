@@ -203,7 +203,7 @@ func (c *Control) serve(ctx context.Context, ln net.Listener) error {
 	case err := <-failed:
 		return err
 	case <-ctx.Done():
-		s.Stop()        // streams are endless: waiting for them to end would be waiting for proxies to go
+		s.Stop()     // streams are endless: waiting for them to end would be waiting for proxies to go
 		_ = <-failed // then the address is free
 		return nil
 	}
