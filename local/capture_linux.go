@@ -43,10 +43,7 @@ var _ place = (*captured)(nil)
 
 // canCapture reports whether members can have namespaces of their own, or says what prevents it.
 func canCapture() error {
-	if !isRoot() {
-		return errors.New("not root")
-	}
-	return nil
+	return netns.Permitted()
 }
 
 // host is the machine's own address in the mesh.

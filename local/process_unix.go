@@ -31,9 +31,6 @@ func (c command) setAttributes(cmd *exec.Cmd) {
 	}
 }
 
-// isRoot reports whether we may do everything.
-func isRoot() bool { return os.Geteuid() == 0 }
-
 // signalTo passes a signal on.
 func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
 

@@ -39,8 +39,10 @@ func Run(ctx context.Context, cfg RunConfig) (err error) {
 	if r.mesh, err = r.folder.running(); err != nil {
 		return err
 	}
-	if r.mesh.Capture && !isRoot() {
-		return errors.New("the mesh captures traffic, which takes root to join: use sudo, or start the mesh with --no-capture")
+	if r.mesh.Capture {
+		if err := canCapture(); err != nil {
+			return fmt.Errorf("the mesh captures traffic, which takes root to join (%w): use sudo, or start the mesh with --no-capture", err)
+		}
 	}
 	m, err := r.member()
 	if err != nil {

@@ -28,8 +28,8 @@ import (
 // create makes a namespace for one test, or skips it.
 func create(t *testing.T, suffix string) netns.Namespace {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("capture rules need root")
+	if err := netns.Permitted(); err != nil {
+		t.Skip("capture rules need root:", err)
 	}
 	name := fmt.Sprintf("mltmredir-%d-%s", os.Getpid(), suffix)
 	n, err := netns.Create(name)

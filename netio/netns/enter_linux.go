@@ -15,6 +15,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+func permitted() error {
+	var caps [2]unix.CapUserData
+	if err := unix.Capget(&unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}, &caps[0]); err != nil {
+		return fmt.Errorf("capabilities: %w", err)
+	}
+	has := func(c uint) bool { return caps[c/32].Effective&(1<<(c%32)) != 0 }
+	switch admin, system := has(unix.CAP_NET_ADMIN), has(unix.CAP_SYS_ADMIN); {
+	case os.Geteuid() != 0:
+		return errors.New("not root")
+	case !admin && !system:
+		return errors.New("root without CAP_NET_ADMIN and CAP_SYS_ADMIN")
+	case !admin:
+		return errors.New("root without CAP_NET_ADMIN")
+	case !system:
+		return errors.New("root without CAP_SYS_ADMIN")
+	}
+	// What filters system calls may still forbid it. The thread ends with its namespace.
+	return onThread(func() (bool, error) {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return true, fmt.Errorf("a new network namespace: %w", err)
+		}
+		return false, nil
+	})
+}
+
 // do runs f on a goroutine locked to its thread. If the thread cannot be brought back it is never
 // unlocked, so that the runtime destroys it instead of handing it to others.
 func (n Namespace) do(f func() error) error {

@@ -28,6 +28,10 @@ const Folder = "/run/netns"
 // outside of Do, the one this process began in.
 type Namespace struct{ path string }
 
+// Permitted returns nil if this process may make namespaces and capture traffic in them, or says what it lacks. Being
+// root is not enough: a container's root often has neither capability.
+func Permitted() error { return permitted() }
+
 // Named returns the namespace of that name, whether or not it exists.
 func Named(name string) Namespace { return Namespace{path: Folder + "/" + name} }
 

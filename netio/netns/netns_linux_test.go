@@ -23,8 +23,8 @@ import (
 // create makes a namespace for one test, or skips it.
 func create(t *testing.T, suffix string) Namespace {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("network namespaces need root")
+	if err := Permitted(); err != nil {
+		t.Skip("network namespaces need root:", err)
 	}
 	name := fmt.Sprintf("mltmtest-%d-%s", os.Getpid(), suffix)
 	n, err := Create(name)
