@@ -15,7 +15,7 @@ TAGS     := grpcnotrace
 build: ## the programs, static, into bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -o bin/ ./cmd/...
 
-check: fmt vet layers ## everything that needs no running program; make lint is stricter
+check: fmt vet layers ## everything that needs no running program but the linters
 
 fmt:
 	@out=$$(gofmt -l $$(git ls-files '*.go' | grep -v /testdata/)); \

@@ -197,14 +197,18 @@ func (c *Control) serve(ctx context.Context, ln net.Listener) error {
 	s := grpc.NewServer(options...)
 	c.server.Register(s)
 	c.authority.Register(s)
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(ln) }()
+	var err error
+	ended := make(chan struct{})
+	go func() {
+		err = s.Serve(ln)
+		close(ended)
+	}()
 	select {
-	case err := <-failed:
+	case <-ended:
 		return err
 	case <-ctx.Done():
-		s.Stop()     // streams are endless: waiting for them to end would be waiting for proxies to go
-		_ = <-failed // then the address is free
+		s.Stop() // streams are endless: waiting for them to end would be waiting for proxies to go
+		<-ended  // then the address is free
 		return nil
 	}
 }
