@@ -6,6 +6,7 @@
 //
 //	main.go     the rows, the rounds, the table
 //	peers.go    how each proxy is started for each row
+//	relay.go    a relay of bytes, for what any proxy in Go must cost
 //	process.go  starting, measuring and ending processes
 //
 // Everything listens on loopback. A proxy that is not installed is left out and
@@ -45,10 +46,17 @@ type figure struct {
 }
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == relayArg {
+		if err := relay(os.Args[2:]); err != nil {
+			fmt.Fprintln(os.Stderr, "relay:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	rounds := flag.Int("rounds", 3, "how often each proxy is measured, in turn")
 	seconds := flag.Int("seconds", 5, "length of one measurement")
 	proxy := flag.String("proxy", "bin/meltemi-proxy", "our data plane")
-	only := flag.String("only", "", "comma-separated proxies to measure: nginx, envoy, meltemi-1 (one core), meltemi (all)")
+	only := flag.String("only", "", "comma-separated proxies to measure: nginx, envoy, relay (of bytes, in Go), meltemi-1 (one core), meltemi (all)")
 	profile := flag.String("cpuprofile", "", "folder for CPU profiles of our proxy")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -80,6 +88,9 @@ func run(ctx context.Context, rounds, seconds int, proxy, only, profile string) 
 		figures := make(map[string][]figure)
 		for range rounds {
 			for _, p := range peers {
+				if p.name == relayArg && r.http2 {
+					continue // bytes of HTTP/2 are no HTTP/1.1
+				}
 				f, err := b.measure(ctx, p, r, seconds)
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", p.name, r.name, err)
@@ -96,11 +107,17 @@ func report(r row, peers []peer, figures map[string][]figure) {
 	fmt.Printf("\n%s\n%s\n", r.name, strings.Repeat("-", len(r.name)))
 	base := map[string]time.Duration{}
 	for _, p := range peers {
+		if len(figures[p.name]) == 0 {
+			continue
+		}
 		base[p.name] = median(figures[p.name])
 	}
 	fmt.Printf("%-12s %12s %14s %10s %9s %9s\n", "proxy", "µs/request", "spread", "RSS MiB", "x nginx", "x envoy")
 	for _, p := range peers {
 		fs := figures[p.name]
+		if len(fs) == 0 {
+			continue
+		}
 		lo, hi := fs[0].cpu, fs[0].cpu
 		for _, f := range fs {
 			lo, hi = min(lo, f.cpu), max(hi, f.cpu)

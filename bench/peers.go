@@ -63,6 +63,7 @@ func (b *bench) peers(only string) (here []peer, missing []string) {
 		{peer{"envoy", func(ctx context.Context, b *bench, r row, addr string) (*process, error) {
 			return startEnvoy(ctx, envoy, b, r, addr)
 		}}, envoy},
+		{peer{relayArg, startRelay}, "/proc/self/exe"},
 		{peer{"meltemi-1", startOurs("1")}, b.proxy},
 		{peer{"meltemi", startOurs("0")}, b.proxy},
 	} {
