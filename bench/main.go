@@ -47,11 +47,8 @@ type figure struct {
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == relayArg {
-		if err := relay(os.Args[2:]); err != nil {
-			fmt.Fprintln(os.Stderr, "relay:", err)
-			os.Exit(1)
-		}
-		return
+		fmt.Fprintln(os.Stderr, "relay:", relay(os.Args[2:]))
+		os.Exit(1)
 	}
 	rounds := flag.Int("rounds", 3, "how often each proxy is measured, in turn")
 	seconds := flag.Int("seconds", 5, "length of one measurement")

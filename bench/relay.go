@@ -28,7 +28,8 @@ func startRelay(ctx context.Context, b *bench, r row, addr string) (*process, er
 	return launch(ctx, addr, self, relayArg, addr, b.plain)
 }
 
-// relay serves ADDR for UPSTREAM, which it calls with TLS if a certificate and its key are given.
+// relay serves ADDR for UPSTREAM, which it calls with TLS if a certificate and its key are given, until it
+// fails.
 func relay(argv []string) error {
 	runtime.GOMAXPROCS(1)
 	if len(argv) != 2 && len(argv) != 4 {
