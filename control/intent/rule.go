@@ -42,7 +42,6 @@ type ClusterPolicy struct {
 	Pool          *ConnectionPool
 	Outliers      *Outliers
 	TLS           *ClientTLS
-	Tunnel        *Tunnel
 	ProxyProtocol int // version of the PROXY header to send; zero: none
 	RetryBudget   *RetryBudget
 }
@@ -199,13 +198,6 @@ type ClientTLS struct {
 	SubjectAltNames []string
 	SNI             string
 	SkipVerify      bool
-}
-
-// Tunnel sends connections through a forward proxy.
-type Tunnel struct {
-	Post bool // POST in place of CONNECT
-	Host string
-	Port int
 }
 
 // RetryBudget bounds retries by a share of the requests.

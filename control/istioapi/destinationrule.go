@@ -47,9 +47,6 @@ func trafficPolicy(t *networking.TrafficPolicy) intent.TrafficPolicy {
 		LoadBalancer: loadBalancer(t.LoadBalancer), Pool: connectionPool(t.ConnectionPool),
 		Outliers: outliers(t.OutlierDetection), TLS: clientTLS(t.Tls),
 	}}
-	if t.Tunnel != nil {
-		out.Tunnel = &intent.Tunnel{Post: t.Tunnel.Protocol == "POST", Host: t.Tunnel.TargetHost, Port: int(t.Tunnel.TargetPort)}
-	}
 	if t.ProxyProtocol != nil {
 		out.ProxyProtocol = int(t.ProxyProtocol.Version) + 1
 	}

@@ -4,9 +4,7 @@
 package filter
 
 import (
-	"net"
 	"slices"
-	"strconv"
 	"time"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -36,7 +34,7 @@ type TCP struct {
 	StatPrefix string // the first target's cluster, if empty
 	Targets    []Target
 	Inbound    bool
-	Policy     intent.ClusterPolicy // of the first target: idle times, stickiness, tunnel
+	Policy     intent.ClusterPolicy // of the first target: idle times, stickiness
 	AccessLog  []*accesslogv3.AccessLog
 }
 
@@ -77,11 +75,6 @@ func (t TCP) proxy() *tcpproxyv3.TcpProxy {
 	t.pool(p)
 	if lb := t.Policy.LoadBalancer; lb != nil && lb.Hash != nil && lb.Hash.SourceIP {
 		p.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
-	}
-	if tn := t.Policy.Tunnel; tn != nil {
-		p.TunnelingConfig = &tcpproxyv3.TcpProxy_TunnelingConfig{
-			Hostname: net.JoinHostPort(tn.Host, strconv.Itoa(tn.Port)), UsePost: tn.Post,
-		}
 	}
 	return p
 }

@@ -99,9 +99,6 @@ func overlay(under, over intent.ClusterPolicy) intent.ClusterPolicy {
 	if over.TLS != nil {
 		under.TLS = over.TLS
 	}
-	if over.Tunnel != nil {
-		under.Tunnel = over.Tunnel
-	}
 	if over.ProxyProtocol != 0 {
 		under.ProxyProtocol = over.ProxyProtocol
 	}

@@ -60,7 +60,7 @@ func (c *checker) trafficPolicy(path string, t *networking.TrafficPolicy) {
 		c.clientTLS(at+".tls", p.GetTls())
 	}
 	if t.Tunnel != nil {
-		c.unsupported(path + ".tunnel") // our proxies cannot, and bytes must not go another way
+		c.unsupported(path + ".tunnel") // bytes must not go another way
 	}
 	if b := t.RetryBudget; b != nil {
 		c.percent(path+".retryBudget.percent", b.Percent.GetValue())
