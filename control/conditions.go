@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/meltemi/meltemi/control/push"
 	"github.com/meltemi/meltemi/control/source"
@@ -29,6 +30,8 @@ type Condition struct {
 	File   string `json:"file,omitempty"`
 	Line   int    `json:"line,omitempty"`
 	State  string `json:"state"`
+	// Since is when the version that is in force came; zero if none is.
+	Since time.Time `json:"since,omitzero"`
 	// Concerned proxies have something made of the object; where Enforced, all of it.
 	Concerned int              `json:"concerned"`
 	Enforced  int              `json:"enforced"`
@@ -58,6 +61,9 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 				cond.State = StateRefused
 			case !s.Accepted:
 				cond.State = StateOutdated
+			}
+			if s.InForce {
+				cond.Since = c.gatherer.Since(k)
 			}
 			out = append(out, cond)
 		}

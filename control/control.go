@@ -15,6 +15,8 @@ package control
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +24,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,7 +49,7 @@ import (
 
 // Config is how a control plane is set up. Begin with Defaults.
 type Config struct {
-	// State is the folder that keeps the root of trust and the join tokens.
+	// State is the folder that keeps the root of trust, the join tokens and the last good version of each object.
 	State string
 	// Folders hold the configuration: YAML, watched. Of two that hold one object
 	// the earlier wins.
@@ -104,13 +107,14 @@ func New(cfg Config) (*Control, error) {
 	if err := os.WriteFile(RootFile(cfg.State), authority.RootPEM(), 0o644); err != nil {
 		return nil, fmt.Errorf("control plane: the root certificate could not be published: %w", err)
 	}
-	sources, err := fileSources(cfg.Folders)
+	admit := istioapi.Admit(cfg.Mesh)
+	sources, err := fileSources(cfg.State, cfg.Folders, admit)
 	if err != nil {
 		return nil, err
 	}
 
 	g := derive.NewGraph()
-	gatherer := source.Gather(g, istioapi.Admit(cfg.Mesh), istioapi.StandIn, sources...)
+	gatherer := source.Gather(g, admit, istioapi.StandIn, sources...)
 	objects := gatherer.Objects()
 	facts := registry.Build(g, objects, registry.Config{Domain: cfg.Mesh.Domain, ExportTo: cfg.Mesh.ServiceExportTo}, istioapi.Entries(g, objects, cfg.Mesh))
 	wishes := intent.Merge(g, cfg.Mesh, facts, istioapi.Front(g, objects, cfg.Mesh))
@@ -126,13 +130,19 @@ func New(cfg Config) (*Control, error) {
 	return c, nil
 }
 
-func fileSources(folders []string) ([]source.Source, error) {
+// fileSources reads folders. The last good version of what they hold is kept in the state folder, for what protects the
+// mesh must not be gone because the control plane starts again while somebody's slip of the pen is in a file.
+func fileSources(state string, folders []string, admit source.Admit) ([]source.Source, error) {
+	good := func(e source.Entry) bool {
+		return !slices.ContainsFunc(admit(e), func(p source.Problem) bool { return p.Severity == source.Error })
+	}
 	var out []source.Source
 	for i, folder := range folders {
 		cfg := file.Defaults(folder)
 		if i > 0 {
 			cfg.Name = fmt.Sprintf("file-%d", i+1)
 		}
+		cfg.Keep, cfg.Good = keepFolder(state, folder), good
 		s, err := file.New(cfg)
 		if err != nil {
 			return nil, err
@@ -140,6 +150,15 @@ func fileSources(folders []string) ([]source.Source, error) {
 		out = append(out, s)
 	}
 	return out, nil
+}
+
+// keepFolder is where the last good versions of a folder's objects are kept.
+func keepFolder(state, folder string) string {
+	if abs, err := filepath.Abs(folder); err == nil {
+		folder = abs
+	}
+	sum := sha256.Sum256([]byte(folder))
+	return filepath.Join(state, "last-good", hex.EncodeToString(sum[:8]))
 }
 
 // forProxies joins the Envoy back end to the hub: everybody who speaks its types.

@@ -39,13 +39,28 @@ type plane struct {
 	*Control
 	addr   string
 	folder string
+	stop   func()
 }
 
 func start(t testing.TB) *plane {
 	t.Helper()
+	return startOn(t, filepath.Join(t.TempDir(), "state"), t.TempDir())
+}
+
+// restart ends the control plane and starts another one on its state and folder, after meanwhile has been done.
+func (p *plane) restart(t testing.TB, meanwhile func()) *plane {
+	t.Helper()
+	p.stop()
+	meanwhile()
+	next := startOn(t, p.cfg.State, p.folder)
+	<-next.gatherer.Synced()
+	return next
+}
+
+func startOn(t testing.TB, state, folder string) *plane {
+	t.Helper()
 	cfg := Defaults()
-	cfg.State = filepath.Join(t.TempDir(), "state")
-	folder := t.TempDir()
+	cfg.State = state
 	cfg.Folders = []string{folder}
 	c, err := New(cfg)
 	if err != nil {
@@ -67,8 +82,9 @@ func start(t testing.TB) *plane {
 			t.Error(err)
 		}
 	})
-	t.Cleanup(func() { cancel(); wg.Wait() })
-	return &plane{c, ln.Addr().String(), folder}
+	stop := func() { cancel(); wg.Wait() }
+	t.Cleanup(stop)
+	return &plane{c, ln.Addr().String(), folder, stop}
 }
 
 func (p *plane) write(t testing.TB, name, text string) {

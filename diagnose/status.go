@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/meltemi/meltemi/control"
 	"github.com/meltemi/meltemi/control/push"
@@ -101,6 +102,9 @@ func (m *Mesh) tell(r *Report) error {
 		c := &r.Conditions[i]
 		if c.State == control.StatePending && len(c.Waiting) > 0 {
 			fmt.Fprintf(&b, "pending: %s%s is in force on %d of %d proxies; waiting for %s\n", at(c.File, c.Line), c.Object, c.Enforced, c.Concerned, nodeNames(c.Waiting))
+		}
+		if c.State == control.StateOutdated {
+			fmt.Fprintf(&b, "outdated: %s%s: in force is the version of %s\n", at(c.File, c.Line), c.Object, c.Since.Local().Format(time.DateTime))
 		}
 		if c.State == control.StateRejected {
 			fmt.Fprintf(&b, "rejected: %s%s is in force on %d of %d proxies\n", at(c.File, c.Line), c.Object, c.Enforced, c.Concerned)

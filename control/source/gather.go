@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/meltemi/meltemi/derive"
 	"golang.org/x/sync/errgroup"
@@ -38,8 +39,9 @@ type Gatherer struct {
 
 // A candidate is what one source says about one object.
 type candidate struct {
-	good     Entry // last version that was admitted; nil if none was
-	standIn  Entry // in force if no source has a good one; may be nil
+	good     Entry     // last version that was admitted; nil if none was
+	since    time.Time // of good
+	standIn  Entry     // in force if no source has a good one; may be nil
 	places   *Places
 	problems []Problem // of the newest version
 }
@@ -132,7 +134,7 @@ func (p *port) Apply(b Batch) {
 
 // check is what the newest version of an object looks like by itself.
 func (g *Gatherer) check(put Put) candidate {
-	c := candidate{good: put.Entry, places: put.Places}
+	c := candidate{good: put.Entry, since: put.Since, places: put.Places}
 	if put.Refused != nil {
 		c.good = nil
 		return c
@@ -155,10 +157,17 @@ func (g *Gatherer) hold(put Put, source int, next candidate) {
 	if g.held[k] == nil {
 		g.held[k] = map[int]*candidate{}
 	}
+	last := g.held[k][source]
+	switch {
+	case next.good != nil && last != nil && last.good == next.good:
+		next.since = last.since // it has only moved
+	case next.good != nil && next.since.IsZero():
+		next.since = time.Now()
+	}
 	if next.good == nil {
 		says := StaysInForce
-		if last := g.held[k][source]; last != nil && last.good != nil {
-			next.good, next.places = last.good, last.places
+		if last != nil && last.good != nil {
+			next.good, next.since, next.places = last.good, last.since, last.places
 		} else {
 			says = g.replace(put, &next)
 		}
@@ -242,6 +251,18 @@ func (g *Gatherer) settle(tx *derive.Tx, k Key) {
 	}
 	slices.SortStableFunc(problems, Problem.Compare)
 	g.objects.Problems.Set(tx, k.String(), problems)
+}
+
+// Since tells since when the version of an object that is in force is its source's last good one; the zero time if none is.
+func (g *Gatherer) Since(k Key) time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for i := range g.sources {
+		if c := g.held[k][i]; c != nil && c.good != nil {
+			return c.since
+		}
+	}
+	return time.Time{}
 }
 
 func compareStrings(a, b string) int { return cmp.Compare(a, b) }

@@ -5,6 +5,7 @@ package source
 
 import (
 	"context"
+	"time"
 
 	networking "istio.io/api/networking/v1alpha3"
 	security "istio.io/api/security/v1beta1"
@@ -42,6 +43,8 @@ type Put struct {
 	// Refused are the fields for which the source refuses the object, as it reports. Entry then holds what could be
 	// read of it, for what stands in; it is not in force.
 	Refused []string
+	// Since is when this version came; zero for now.
+	Since time.Time
 }
 
 // A Report replaces what the source said before about a thing that may be no object at all, such as a file.

@@ -5,6 +5,7 @@
 //
 //	file.go      Config, New, Run: look, wait for changes, look again
 //	scan.go      what is in the folders now, and what changed since the last look
+//	shelf.go     the last good version of each object, kept for the next start
 //	claims.go    which document decides about which object
 //	split.go     a file's text to documents
 //	tree.go      a document's text to a tree with lines, within limits
@@ -20,11 +21,13 @@
 // Every field that is not known, every kind that is not read and everything that is no YAML is named
 // with file and line. A document with such a problem is refused; the other documents go on.
 //
-//   - The last good version of an object stays in force while a document that claims it is refused.
+//   - The last good version of an object stays in force while a document that claims it is refused; with
+//     Config.Keep also over the end of the process, until a look finds that no document claims the object.
 //   - A document that cannot be read claims the object that its lines "kind:", "namespace:" and "name:" name. If
 //     they name none that the file held before, nothing that the file held is removed until
-//     the document can be read or is gone.
+//     the document can be read or is gone. If it names one of which nothing is known, that object is reported as
+//     refused, so that something may stand in for it.
 //   - Of two documents that claim one object the first wins, by path, then by place in the file. The other is reported.
-//   - A file that cannot be read keeps what it held. A file that is gone takes its objects along. A file
+//   - A file that cannot be read keeps what it held, and so does a link that leads nowhere. A file that is gone takes its objects along. A file
 //     that has just become empty is looked at twice, because some editors empty a file before they write it.
 package file

@@ -24,6 +24,11 @@ type Config struct {
 	// Rescan is how often folders are looked through whether or not a change was reported.
 	Rescan time.Duration
 	Limits Limits
+	// Keep is a folder of the source's own in which the last good version of each object is kept, so that it stays in
+	// force when the process starts again and the newest is none; "": nothing is kept.
+	Keep string
+	// Good says whether an object will be admitted; nil: whatever can be read is.
+	Good func(source.Entry) bool
 }
 
 // Defaults reads paths.
@@ -92,6 +97,9 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 		default:
 			next = s.cfg.Rescan
 		}
+	}
+	if b := scan.recall(); len(b.Put) > 0 {
+		sink.Apply(b)
 	}
 	look()
 	sink.Synced()

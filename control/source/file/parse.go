@@ -21,7 +21,7 @@ type document struct {
 	hint       *source.Key  // if the object cannot be told: what is known of its key
 	unreadable bool         // no YAML at all; hint is a guess
 	entry      source.Entry // nil if there is none or it is refused
-	rest       source.Entry // of one that is refused: what could be read
+	rest       source.Entry // of one that is refused: what could be read; if only its name could be guessed, nothing else
 	lines      []source.FieldLine
 	problems   []source.Problem
 	members    []*document // of a List
@@ -39,7 +39,7 @@ func (p *parser) parse(text string) *document {
 	root, f := grow(piece{text, 1}, p.limits)
 	if f != nil {
 		guess := p.salvage(text)
-		doc.hint, doc.unreadable = &guess, true
+		doc.hint, doc.unreadable, doc.rest = &guess, true, blank(guess)
 		doc.problems = []source.Problem{{
 			Object: guess, Place: source.Place{Line: f.line}, Severity: source.Error, Message: f.Error(),
 		}}
@@ -50,7 +50,7 @@ func (p *parser) parse(text string) *document {
 	}
 	if root.kind == mapping && text0(root.get("kind")) == "List" && root.get("items") != nil {
 		for _, item := range root.get("items").items {
-			doc.members = append(doc.members, p.object(item, &document{}))
+			doc.members = append(doc.members, p.object(item, &document{text: text}))
 		}
 		return doc
 	}
@@ -235,23 +235,41 @@ var (
 	salvageMeta = regexp.MustCompile(`(?m)^metadata:[ \t]*\n((?:(?:[ \t].*)?\n)*)`)
 	salvageName = regexp.MustCompile(`(?m)^[ \t]{1,8}name:[ \t]*["']?([-a-z0-9.]+)`)
 	salvageNS   = regexp.MustCompile(`(?m)^[ \t]{1,8}namespace:[ \t]*["']?([-a-z0-9.]+)`)
+	// The same for metadata in braces on one line.
+	salvageFlow     = regexp.MustCompile(`(?m)^metadata:[ \t]*\{(.*)`)
+	salvageFlowName = regexp.MustCompile(`(?:^|,)[ \t]*name:[ \t]*["']?([-a-z0-9.]+)`)
+	salvageFlowNS   = regexp.MustCompile(`(?:^|,)[ \t]*namespace:[ \t]*["']?([-a-z0-9.]+)`)
 )
 
 // salvage guesses which object a document is meant to be that is no YAML: most slips of the
 // pen leave the lines with kind and name as they were.
 func (p *parser) salvage(text string) source.Key {
 	text += "\n"
-	kind, meta := salvageKind.FindStringSubmatch(text), salvageMeta.FindStringSubmatch(text)
+	kind := salvageKind.FindStringSubmatch(text)
+	names, namespaces, meta := salvageName, salvageNS, salvageMeta.FindStringSubmatch(text)
+	if meta == nil {
+		names, namespaces, meta = salvageFlowName, salvageFlowNS, salvageFlow.FindStringSubmatch(text)
+	}
 	if kind == nil || meta == nil {
 		return source.Key{}
 	}
-	name := salvageName.FindStringSubmatch(meta[1])
+	name := names.FindStringSubmatch(meta[1])
 	if name == nil {
 		return source.Key{}
 	}
 	k := source.Key{Kind: source.Kind(kind[1]), Namespace: p.namespace, Name: name[1]}
-	if ns := salvageNS.FindStringSubmatch(meta[1]); ns != nil {
+	if ns := namespaces.FindStringSubmatch(meta[1]); ns != nil {
 		k.Namespace = mesh.Namespace(ns[1])
 	}
 	return k
+}
+
+// blank is an object of which nothing is known but its key; nil if its kind is not read.
+func blank(k source.Key) source.Entry {
+	for gk, r := range kinds {
+		if gk.kind == string(k.Kind) && k.Name != "" {
+			return r.read(&decoder{}, source.Object[struct{}]{Key: k}, nil, 1)
+		}
+	}
+	return nil
 }

@@ -52,7 +52,13 @@ type stamp struct {
 }
 
 func newScan(cfg Config, p *parser, watch func(string) error) *scan {
-	return &scan{cfg: cfg, parser: p, watch: watch, files: map[string]*state{}, watched: map[string]bool{}, claims: newClaims()}
+	return &scan{cfg: cfg, parser: p, watch: watch, files: map[string]*state{}, watched: map[string]bool{}, claims: newClaims(cfg.Good, openShelf(cfg.Keep))}
+}
+
+// recall is what was good when the process that kept it ended.
+func (s *scan) recall() (b source.Batch) {
+	b, s.files = s.claims.recall(s.parser)
+	return b
 }
 
 // look reads what has changed; files in touched are read whatever their time and size say.
