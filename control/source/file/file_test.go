@@ -294,6 +294,38 @@ func TestUnchangedDocumentsAreNotReportedAgain(t *testing.T) {
 	}
 }
 
+// A link that leads nowhere is named, and what was read through it stays.
+func TestLinkToNowhere(t *testing.T) {
+	f, elsewhere := newFolder(t), newFolder(t)
+	link := func(to, name string) {
+		if err := os.Symlink(to, filepath.Join(f.dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	elsewhere.write("a.yaml", vs("a", "one"))
+	elsewhere.write("sub/b.yaml", vs("b", "one"))
+	link(filepath.Join(elsewhere.dir, "a.yaml"), "a.yaml")
+	link(filepath.Join(elsewhere.dir, "sub"), "more")
+	link("no/such/file", "c.yaml")
+	s := newScan(f.source().cfg, f.source().parser, nil)
+	b := s.look(nil)
+	if len(b.Put) != 2 || len(b.Report) != 1 || b.Report[0].About != filepath.Join(f.dir, "c.yaml") ||
+		!strings.Contains(b.Report[0].Problems[0].Message, "is a link to no/such/file, which cannot be reached") {
+		t.Fatalf("a link to nowhere beside two good ones gave %+v", b)
+	}
+	elsewhere.remove("a.yaml")
+	elsewhere.remove("sub")
+	if b = s.look(nil); len(b.Delete) != 0 || len(b.Report) != 2 {
+		t.Fatalf("links that lead nowhere any more gave %+v; want what is wrong, and nothing deleted", b)
+	}
+	f.remove("a.yaml")
+	f.remove("more")
+	f.remove("c.yaml")
+	if b = s.look(nil); len(b.Delete) != 2 || len(b.Report) != 3 {
+		t.Fatalf("links that are gone gave %+v; want their objects deleted, and nothing wrong", b)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	bomb := "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
 	for c := 'b'; c < 'k'; c++ {

@@ -92,6 +92,23 @@ func (s *scan) keep(root string, before map[string]*state) {
 	}
 }
 
+// lost notes a link that leads nowhere. What was read through it stays.
+func (s *scan) lost(path, link string, before map[string]*state) {
+	for p, st := range before {
+		if strings.HasPrefix(p, path+string(filepath.Separator)) {
+			s.files[p] = st
+			s.order = append(s.order, p)
+		}
+	}
+	next := &state{failed: &source.Problem{Place: source.Place{File: path}, Severity: source.Error,
+		Message: fmt.Sprintf("is a link to %s, which cannot be reached", link)}}
+	if last := before[path]; last != nil {
+		next.docs = last.docs
+	}
+	s.files[path] = next
+	s.order = append(s.order, path)
+}
+
 // mostLevels bounds how deep folders are followed, for a symbolic link may lead upwards.
 const mostLevels = 16
 
@@ -102,7 +119,10 @@ func (s *scan) walk(path string, depth int, root bool, before map[string]*state,
 		if root {
 			return fmt.Errorf("cannot be read: %w", err)
 		}
-		return nil // gone since it was listed, or a link to nowhere
+		if link, err := os.Readlink(path); err == nil {
+			s.lost(path, link, before)
+		}
+		return nil // else it is gone since it was listed
 	}
 	if !info.IsDir() {
 		if root {
