@@ -89,9 +89,16 @@ func (a *askSotW) ask(t *topic, node *corev3.Node) any {
 }
 
 func (a *askSotW) answer(t *topic, u *Update, detail string) any {
+	if u.Nonce != t.newest {
+		return nil // only the newest response can be answered
+	}
+	anew := t.nonce == u.Nonce
 	t.nonce = u.Nonce
-	if detail == "" {
-		t.version = u.Version
+	switch {
+	case detail == "" && t.version != u.Version:
+		t.before, t.version = t.version, u.Version
+	case detail != "" && t.version == u.Version && anew:
+		t.version = t.before
 	}
 	m := a.request(t)
 	if detail != "" {

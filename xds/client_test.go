@@ -4,6 +4,7 @@
 package xds
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -215,8 +216,8 @@ func TestOnDemandNamesAndAliases(t *testing.T) {
 func TestUnsubscribeTakesTheNameBeforeTheAlias(t *testing.T) {
 	tp := newTopic(typeAddress)
 	tp.subscribe([]string{"net/1", "net/2"})
-	tp.accept(Resource{Name: "net/1", Aliases: []string{"uid"}, Body: body(typeAddress, "net/1", "")})
-	tp.accept(Resource{Name: "net/2", Aliases: []string{"uid", "net/1"}, Body: body(typeAddress, "net/2", "")})
+	tp.accept(Resource{Name: "net/1", Aliases: []string{"uid"}, Body: body(typeAddress, "net/1", "")}, nil)
+	tp.accept(Resource{Name: "net/2", Aliases: []string{"uid", "net/1"}, Body: body(typeAddress, "net/2", "")}, nil)
 	tp.unsubscribe([]string{"net/1"})
 	if _, ok := tp.known["net/1"]; ok {
 		t.Error("what was asked for as net/1 is still held")
@@ -229,7 +230,7 @@ func TestUnsubscribeTakesTheNameBeforeTheAlias(t *testing.T) {
 func TestAliasKeepsAResourceThatAnotherNameHolds(t *testing.T) {
 	tp := newTopic(typeAddress)
 	tp.subscribe([]string{"net/1", "net/2"})
-	tp.accept(Resource{Name: "uid", Aliases: []string{"net/1", "net/2"}, Body: body(typeAddress, "uid", "")})
+	tp.accept(Resource{Name: "uid", Aliases: []string{"net/1", "net/2"}, Body: body(typeAddress, "uid", "")}, nil)
 	tp.unsubscribe([]string{"net/1"})
 	if _, ok := tp.known["uid"]; !ok {
 		t.Fatal("forgotten while net/2 asks for it")
@@ -263,7 +264,7 @@ func TestMissingListenersAreReportedOnce(t *testing.T) {
 func TestMalformedResourcesAreRefusedOneByOne(t *testing.T) {
 	x := &session{Subscriber: NewClient(ClientConfig{}, newDesk())}
 	tp := newTopic(typeCluster)
-	news, bad := x.sift(tp, &Update{TypeURL: typeCluster, Resources: []Resource{
+	news, _, bad := x.sift(tp, &Update{TypeURL: typeCluster, Resources: []Resource{
 		{Name: "", Body: body(typeCluster, "", "")},
 		{Name: "a", Body: body(typeCluster, "a", "1")},
 		{Name: "a", Body: body(typeCluster, "a", "2")},
@@ -277,6 +278,73 @@ func TestMalformedResourcesAreRefusedOneByOne(t *testing.T) {
 	if len(long) > maxDetail+10 {
 		t.Errorf("a rejection of %d bytes", len(long))
 	}
+}
+
+// What turns out to be of no use after it was taken is refused then, and acknowledged when it is of use.
+func TestAHandlerMayChangeItsMind(t *testing.T) {
+	eachDialect(t, func(t *testing.T, sotw bool) {
+		hub := newShelf()
+		hub.put(typeListener, "a", "1")
+		hub.put(typeListener, "b", "1")
+		addr, _ := listen(t, NewServer(hub, ServerConfig{}), "127.0.0.1:0")
+		d := newDesk()
+		s := start(t, addr, sotw, d)
+		s.Subscribe(typeListener)
+		last := func() string {
+			said := ""
+			for _, line := range hub.said() {
+				if strings.HasPrefix(line, "ack") || strings.HasPrefix(line, "nack") {
+					said = line
+				}
+			}
+			verb, _, _ := strings.Cut(said, " ")
+			_, detail, _ := strings.Cut(said, ": ")
+			return strings.TrimSpace(verb + " " + detail)
+		}
+		becomes := func(want string) {
+			t.Helper()
+			eventually(t, want, func() bool { return last() == want })
+		}
+		becomes("ack")
+		s.Review(typeListener, map[string]error{"a": errors.New("taken")})
+		becomes("nack taken")
+		s.Review(typeListener, nil)
+		becomes("ack")
+
+		// From within Apply, of what is applied.
+		d.on = func(u Update) {
+			if len(u.Resources) > 0 {
+				s.Review(typeListener, map[string]error{"b": errors.New("taken, too")})
+			}
+		}
+		hub.put(typeListener, "b", "2")
+		becomes("nack taken, too")
+		s.Subscribe(typeListener, "a") // a change of what is wanted is no answer
+		s.Review(typeListener, nil)
+		becomes("ack")
+	})
+}
+
+// What is refused goes when it is taken away, also while nobody is there to say so.
+func TestWhatIsRefusedIsRemoved(t *testing.T) {
+	eachDialect(t, func(t *testing.T, sotw bool) {
+		hub := newShelf()
+		for _, name := range []string{"a", "b", "good"} {
+			hub.put(typeListener, name, "1")
+		}
+		addr, stop := listen(t, NewServer(hub, ServerConfig{}), "127.0.0.1:0")
+		d := newDesk()
+		d.reject["a"], d.reject["b"] = "no", "no"
+		s := start(t, addr, sotw, d)
+		s.Subscribe(typeListener)
+		eventually(t, "the good one", holds(d, map[string]string{"Listener/good": "1"}))
+		hub.take(typeListener, "a")
+		eventually(t, "the removal", func() bool { _, log := d.look(); return count(log, "del Listener/a") == 1 })
+		stop()
+		hub.take(typeListener, "b")
+		listen(t, NewServer(hub, ServerConfig{}), addr)
+		eventually(t, "the other removal", func() bool { _, log := d.look(); return count(log, "del Listener/b") == 1 })
+	})
 }
 
 func TestRefusingTheSameAgainTakesPatience(t *testing.T) {

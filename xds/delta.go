@@ -39,6 +39,11 @@ func (d *delta) send(response any) error {
 	return d.grpc.Send(response.(*discoveryv3.DeltaDiscoveryResponse))
 }
 
+// again: a nonce is in answers alone.
+func (d *delta) again(w *watch, r *request) bool {
+	return r.nack || slices.Contains(w.refused, r.nonce)
+}
+
 // want: a first request without names means everything, unless the type is one of
 // which only names are asked; subscribing to "*" and unsubscribing from it at once is how a
 // client says "nothing yet". Unsubscribing comes last. A nonce does not matter here:

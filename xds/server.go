@@ -165,6 +165,7 @@ type request struct {
 	nack    bool
 	detail  string // why, if nack
 
+	version     string            // state-of-the-world: accepted last
 	names       []string          // state-of-the-world: all that is wanted
 	add, remove []string          // delta: the change
 	initial     map[string]string // delta: versions held, by name
@@ -173,6 +174,8 @@ type request struct {
 // A dialect is one of the protocol's two variants, bound to a gRPC stream.
 type dialect interface {
 	recv() (*request, error)
+	// again reports whether r says something new of a response that was answered before.
+	again(w *watch, r *request) bool
 	// want applies r to w and says what the Feed is to be told, if anything.
 	want(w *watch, r *request) (change, bool)
 	// render makes the response for u; nil if the client needs none.
@@ -301,7 +304,8 @@ func (c *conn) handle(r *request) error {
 		}
 		w = newWatch(r.typeURL)
 		c.watches[r.typeURL] = w
-	} else if r.nonce != "" && w.acknowledged(r.nonce) {
+	} else if r.nonce != "" && (w.acknowledged(r.nonce) || c.dialect.again(w, r)) {
+		w.answered(r.nonce, r.nack)
 		c.report(r)
 	}
 	ch, tell := c.dialect.want(w, r)
@@ -387,7 +391,7 @@ func (c *conn) prepare(u *Update) any {
 	}
 	if w := c.watches[u.TypeURL]; w != nil {
 		if response := c.dialect.render(w, u, nonce); response != nil {
-			w.sent(nonce) // before it is sent: the answer may be faster than our return
+			w.sent(nonce, u.Version) // before it is sent: the answer may be faster than our return
 			return response
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,10 +53,16 @@ func (s *Subscriber) stream(ctx context.Context, conn *grpc.ClientConn) (good bo
 		return false, err
 	}
 	s.mu.Lock()
+	s.live = x
 	for _, t := range s.order {
 		t.reopen()
 	}
 	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		s.live = nil
+		s.mu.Unlock()
+	}()
 
 	sent := make(chan struct{})
 	go func() {
@@ -127,7 +134,8 @@ func (x *session) apply(u *Update) {
 		x.mu.Unlock()
 		return // never asked for; there is no subscription whose nonce it could be
 	}
-	news, bad := x.sift(t, u)
+	t.newest = u.Nonce
+	news, same, bad := x.sift(t, u)
 	x.applying = true
 	x.mu.Unlock()
 
@@ -140,9 +148,10 @@ func (x *session) apply(u *Update) {
 	for _, r := range bad {
 		refused[r.Name] = true
 	}
+	from := &Update{TypeURL: u.TypeURL, Version: u.Version, Nonce: u.Nonce}
 	for _, r := range news.Resources {
 		if _, dropped := t.drop[r.Name]; !dropped && !refused[r.Name] {
-			t.accept(r)
+			t.accept(r, from)
 		}
 	}
 	for _, n := range news.Removed {
@@ -151,13 +160,33 @@ func (x *session) apply(u *Update) {
 		}
 	}
 	t.answered = true
+	for _, r := range bad {
+		if r.Name != "" {
+			t.refuse(r.Name, from, r.Err)
+		}
+	}
+	for _, r := range same {
+		if _, dropped := t.drop[r.Name]; !dropped {
+			t.accept(r, from) // its version may differ
+		}
+	}
+	for _, again := range t.review() {
+		if again != from {
+			x.again(t, again)
+		}
+	}
+	for _, r := range t.wrong(from) {
+		if !refused[r.Name] {
+			bad = append(bad, r)
+		}
+	}
 	reason := detail(bad)
 	t.waiting = nil
 	if wait := t.patience(u.Version, reason); wait > 0 {
-		t.waiting = u
-		time.AfterFunc(wait, func() { x.refuseLate(t, u, reason) })
+		t.waiting = from
+		time.AfterFunc(wait, func() { x.refuseLate(t, from) })
 	} else {
-		x.answers = append(x.answers, x.asker.answer(t, u, reason))
+		x.answer(t, from, reason)
 	}
 	x.applying = false
 	x.mu.Unlock()
@@ -165,19 +194,32 @@ func (x *session) apply(u *Update) {
 }
 
 // refuseLate says what had to wait, unless another response came meanwhile.
-func (x *session) refuseLate(t *topic, u *Update, reason string) {
+func (x *session) refuseLate(t *topic, u *Update) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if t.waiting != u {
-		return
+	if t.waiting == u {
+		x.again(t, u)
 	}
-	t.waiting = nil
-	x.answers = append(x.answers, x.asker.answer(t, u, reason))
+}
+
+// again answers u by what is known of its resources now. Where that is not the first answer, it replaces the one before:
+// a control plane that does not know this takes no notice.
+func (x *session) again(t *topic, u *Update) {
+	if t.waiting == u {
+		t.waiting = nil
+	}
+	x.answer(t, u, detail(t.wrong(u)))
 	x.poke()
 }
 
+func (x *session) answer(t *topic, u *Update, reason string) {
+	if m := x.asker.answer(t, u, reason); m != nil {
+		x.answers = append(x.answers, m)
+	}
+}
+
 // sift keeps of u what is new, and what can be applied at all.
-func (x *session) sift(t *topic, u *Update) (news Update, bad []Rejection) {
+func (x *session) sift(t *topic, u *Update) (news Update, same []Resource, bad []Rejection) {
 	news = Update{TypeURL: u.TypeURL, Version: u.Version, Nonce: u.Nonce, Full: !t.answered}
 	seen := make(map[string]struct{}, len(u.Resources))
 	for _, r := range u.Resources {
@@ -190,7 +232,7 @@ func (x *session) sift(t *topic, u *Update) (news Update, bad []Rejection) {
 			continue // was under way when it was unsubscribed
 		}
 		if t.same(r) {
-			t.accept(r) // its version may differ
+			same = append(same, r)
 			continue
 		}
 		news.Resources = append(news.Resources, r)
@@ -198,14 +240,26 @@ func (x *session) sift(t *topic, u *Update) (news Update, bad []Rejection) {
 	for _, n := range u.Removed {
 		_, asked := t.names[n]
 		_, held := t.known[n]
-		if asked || held {
+		_, refused := t.bad[n]
+		if asked || held || refused {
 			news.Removed = append(news.Removed, n)
 		}
 	}
+	if !t.heard && t.wildcard && !x.cfg.SotW {
+		// A control plane is not told of what was refused, and so does not say that it is gone since.
+		for _, n := range sortedKeys(t.bad) {
+			_, there := seen[n]
+			_, held := t.known[n]
+			if !there && !held && !slices.ContainsFunc(bad, func(r Rejection) bool { return r.Name == n }) {
+				news.Removed = append(news.Removed, n)
+			}
+		}
+	}
+	t.heard = true
 	if x.cfg.SotW && fullState(t.typeURL, t.wildcard) {
 		news.Removed = append(news.Removed, t.missing(seen, bad)...)
 	}
-	return news, bad
+	return news, same, bad
 }
 
 func check(r Resource, typeURL string, seen map[string]struct{}) error {
@@ -233,6 +287,12 @@ func (t *topic) missing(seen map[string]struct{}, bad []Rejection) []string {
 	var out []string
 	for _, n := range sortedKeys(t.known) {
 		if _, ok := seen[n]; !ok {
+			out = append(out, n)
+		}
+	}
+	for _, n := range sortedKeys(t.bad) {
+		_, there := seen[n]
+		if _, held := t.known[n]; !there && !held {
 			out = append(out, n)
 		}
 	}

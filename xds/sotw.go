@@ -4,6 +4,8 @@
 package xds
 
 import (
+	"slices"
+
 	discoveryv3 "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 )
@@ -25,7 +27,7 @@ func (d *sotw) recv() (*request, error) {
 	}
 	r := &request{
 		node: m.GetNode(), typeURL: m.GetTypeUrl(), nonce: m.GetResponseNonce(),
-		nack: m.GetErrorDetail() != nil, detail: m.GetErrorDetail().GetMessage(), names: m.GetResourceNames(),
+		nack: m.GetErrorDetail() != nil, detail: m.GetErrorDetail().GetMessage(), names: m.GetResourceNames(), version: m.GetVersionInfo(),
 	}
 	if r.typeURL == "" {
 		r.typeURL = d.onlyType
@@ -35,6 +37,11 @@ func (d *sotw) recv() (*request, error) {
 
 func (d *sotw) send(response any) error {
 	return d.grpc.Send(response.(*discoveryv3.DiscoveryResponse))
+}
+
+// again: each request names the newest response, so that only what it says of the version tells a changed answer.
+func (d *sotw) again(w *watch, r *request) bool {
+	return r.nonce == w.last && (r.nack || slices.Contains(w.refused, r.nonce) && r.version == w.version)
 }
 
 // want: a request that answers another response than the newest is stale, and

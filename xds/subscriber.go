@@ -60,6 +60,7 @@ type Subscriber struct {
 	topics   map[string]*topic
 	order    []*topic // in which types were first subscribed
 	applying bool     // subscriptions wait until the acknowledgement is queued
+	live     *session // the present stream, or nil
 	up       bool
 }
 
@@ -108,6 +109,27 @@ func (s *Subscriber) Unsubscribe(typeURL string, names ...string) {
 	}
 	s.mu.Unlock()
 	s.poke()
+}
+
+// Review replaces what was said of resources of a type that the Handler has taken, but which turned out to be of no use, or
+// to be of use after all: failing says why, for all of which that is so now. The responses they came in are answered anew, so
+// that the control plane does not believe them to be in force. It may be called from within Apply.
+func (s *Subscriber) Review(typeURL string, failing map[string]error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.topics[typeURL]
+	if t == nil {
+		return
+	}
+	t.failing = failing
+	if s.applying {
+		return // what is applied is answered in this light, and so is what came before
+	}
+	for _, u := range t.review() {
+		if s.live != nil {
+			s.live.again(t, u)
+		}
+	}
 }
 
 // Connected reports whether the present stream has delivered something.

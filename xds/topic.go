@@ -16,16 +16,21 @@ type topic struct {
 	wildcard bool
 	names    map[string]struct{} // asked for
 
-	known    map[string]held   // accepted, by the resource's own name
-	aliases  map[string]string // of those: alias to own name
-	answered bool              // the Handler has seen a first answer
+	known    map[string]held    // accepted, by the resource's own name
+	bad      map[string]badness // the newest is refused, or accepted and of no use; by the resource's own name
+	aliases  map[string]string  // of those: alias to own name
+	answered bool               // the Handler has seen a first answer
+	failing  map[string]error   // what the Handler said with Review
 
 	// The present stream.
 	begun   bool
+	heard   bool                // a response has come
+	newest  string              // its nonce
 	add     map[string]struct{} // not yet told
 	drop    map[string]struct{}
 	nonce   string              // state-of-the-world: the newest
 	version string              // state-of-the-world: the newest that was accepted
+	before  string              // state-of-the-world: the one that was accepted before that
 	absent  map[string]struct{} // state-of-the-world: asked for, and reported as missing
 	refused string              // version and reason of the last refusal
 	repeats int                 // how often the same has come again
@@ -59,14 +64,22 @@ func (t *topic) patience(version, reason string) time.Duration {
 
 // held is what is remembered of an accepted resource.
 type held struct {
+	from    *Update // the response it came in, without its resources; nil: an earlier stream
 	version string
 	sum     uint64
 	aliases []string
 }
 
+// badness is what is wrong with the newest version of a resource.
+type badness struct {
+	from *Update // as of held
+	err  error
+	held *held // nil: the Handler has refused it; else it took it, and said later that it fails
+}
+
 func newTopic(typeURL string) *topic {
 	return &topic{
-		typeURL: typeURL, names: map[string]struct{}{}, known: map[string]held{}, aliases: map[string]string{},
+		typeURL: typeURL, names: map[string]struct{}{}, known: map[string]held{}, aliases: map[string]string{}, bad: map[string]badness{},
 		add: map[string]struct{}{}, drop: map[string]struct{}{}, absent: map[string]struct{}{},
 	}
 }
@@ -105,6 +118,9 @@ func (t *topic) unsubscribe(names []string) {
 			continue
 		}
 		delete(t.names, n)
+		if !t.wants(n, held{}) {
+			delete(t.bad, n)
+		}
 		t.drop[n] = struct{}{}
 		own := n
 		if _, ok := t.known[n]; !ok {
@@ -145,16 +161,61 @@ func (t *topic) forget(name string) {
 		}
 	}
 	delete(t.known, name)
+	delete(t.bad, name)
 }
 
 // accept remembers that r is in force.
-func (t *topic) accept(r Resource) {
-	t.forget(r.Name)
-	t.known[r.Name] = held{version: r.Version, sum: sum(r), aliases: r.Aliases}
-	for _, a := range r.Aliases {
-		t.aliases[a] = r.Name
-	}
+func (t *topic) accept(r Resource, from *Update) {
+	t.hold(r.Name, held{from: from, version: r.Version, sum: sum(r), aliases: r.Aliases})
 	delete(t.absent, r.Name)
+}
+
+func (t *topic) hold(name string, h held) {
+	t.forget(name)
+	t.known[name] = h
+	for _, a := range h.aliases {
+		t.aliases[a] = name
+	}
+}
+
+// refuse remembers that the newest version of a resource is not in force. What was accepted before stays known.
+func (t *topic) refuse(name string, from *Update, err error) {
+	t.bad[name] = badness{from: from, err: err}
+}
+
+// review compares what the Handler says of resources that it took with what it said before. It returns the responses
+// of which something else is to be said now.
+func (t *topic) review() (changed []*Update) {
+	touch := func(from *Update) {
+		if from != nil && !slices.Contains(changed, from) {
+			changed = append(changed, from)
+		}
+	}
+	for name, b := range t.bad {
+		if _, still := t.failing[name]; b.held != nil && !still {
+			t.hold(name, *b.held)
+			touch(b.from)
+		}
+	}
+	for name, err := range t.failing {
+		if h, ok := t.known[name]; ok && t.bad[name].err == nil {
+			// As if it had been refused: on the next stream it is asked for again, and answered again.
+			t.forget(name)
+			t.bad[name] = badness{from: h.from, err: err, held: &h}
+			touch(h.from)
+		}
+	}
+	return changed
+}
+
+// wrong lists what is wrong with what came in a response.
+func (t *topic) wrong(from *Update) (bad []Rejection) {
+	for _, name := range sortedKeys(t.bad) {
+		if b := t.bad[name]; b.from == from {
+			bad = append(bad, Rejection{Name: name, Err: b.err})
+		}
+	}
+	return bad
 }
 
 // same reports whether r is in force already.
@@ -167,7 +228,15 @@ func sum(r Resource) uint64 { return xxhash.Sum64(r.Body.GetValue()) }
 
 // reopen prepares the topic for a new stream.
 func (t *topic) reopen() {
-	t.begun, t.nonce, t.waiting = false, "", nil
+	t.begun, t.heard, t.newest, t.nonce, t.waiting = false, false, "", "", nil
+	for n, h := range t.known {
+		h.from = nil
+		t.known[n] = h
+	}
+	for n, b := range t.bad {
+		b.from = nil
+		t.bad[n] = b
+	}
 	clear(t.add)
 	clear(t.drop)
 }

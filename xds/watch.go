@@ -23,6 +23,8 @@ type watch struct {
 
 	unanswered []string // nonces, oldest first
 	last       string   // the newest nonce
+	version    string   // that went with it
+	refused    []string // nonces of responses that were refused, oldest first
 
 	// Delta: the versions a reconnecting client holds, until each was compared once. Comparing
 	// once only lets a Feed send an unchanged resource again, for which a warming cluster waits.
@@ -45,12 +47,12 @@ func newWatch(typeURL string) *watch {
 // size counts against the limit of names.
 func (w *watch) size() int { return len(w.names) + len(w.initial) }
 
-func (w *watch) sent(nonce string) {
+func (w *watch) sent(nonce, version string) {
 	if len(w.unanswered) >= maxUnanswered {
 		w.unanswered = slices.Delete(w.unanswered, 0, 1)
 	}
 	w.unanswered = append(w.unanswered, nonce)
-	w.last = nonce
+	w.last, w.version = nonce, version
 }
 
 // acknowledged reports whether nonce was waited for. It is no longer.
@@ -61,6 +63,18 @@ func (w *watch) acknowledged(nonce string) bool {
 	}
 	w.unanswered = slices.Delete(w.unanswered, i, i+1)
 	return true
+}
+
+// answered notes what the answer was.
+func (w *watch) answered(nonce string, nack bool) {
+	w.refused = slices.DeleteFunc(w.refused, func(n string) bool { return n == nonce })
+	if !nack {
+		return
+	}
+	if len(w.refused) >= maxUnanswered {
+		w.refused = slices.Delete(w.refused, 0, 1)
+	}
+	w.refused = append(w.refused, nonce)
 }
 
 // strip takes "*", doubles and what is in except out of names.

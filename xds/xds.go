@@ -53,6 +53,8 @@ type Feed interface {
 
 	// Ack and Nack report what the client made of an Update. An Update which needed
 	// no message, since the client held it all, is acknowledged by the Server itself.
+	// A client may change its mind about an Update: what it says last of a nonce counts, also of one that
+	// the Feed does not remember.
 	Ack(typeURL, nonce string)
 	Nack(typeURL, nonce, detail string)
 
