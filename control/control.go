@@ -124,7 +124,10 @@ func New(cfg Config) (*Control, error) {
 		cfg: cfg, graph: g, gatherer: gatherer, objects: objects, authority: authority, metrics: telemetry.NewRegistry(telemetry.Config{}),
 		statuses: istioapi.Review(g, objects, cfg.Mesh, facts, wishes),
 	}
-	c.hub = push.New(g, push.Config{Ready: c.ready, Log: cfg.Log("push")}, forProxies(g, backend))
+	c.hub = push.New(g, push.Config{Ready: c.ready, Log: cfg.Log("push"), Blames: func(r *xds.Resource, row derive.Origin) bool {
+		k, ok := row.Key.(source.Key)
+		return !ok || envoy.Blames(r, k)
+	}}, forProxies(g, backend))
 	c.server = xds.NewServer(c.hub, xds.ServerConfig{Authenticate: authority.Authenticate, Log: cfg.Log("xds")})
 	c.metrics.Collect(c.count)
 	return c, nil

@@ -31,7 +31,10 @@ type Config struct {
 	// Changed is called when the status of a client may have changed: often, by any goroutine, and
 	// with locks held, so it must not block or call the Hub. nil is nobody.
 	Changed func()
-	Log     *slog.Logger // nil discards
+	// Blames reports whether a row that was read for a resource has a part in it, so that the row is not in force where the
+	// resource is not; nil: every one has.
+	Blames func(r *xds.Resource, row derive.Origin) bool
+	Log    *slog.Logger // nil discards
 }
 
 // Defaults is the configuration of a hub nobody has tuned.
@@ -73,6 +76,9 @@ func New(g *derive.Graph, cfg Config, backends ...Backend) *Hub {
 	}
 	if cfg.Changed == nil {
 		cfg.Changed = func() {}
+	}
+	if cfg.Blames == nil {
+		cfg.Blames = func(*xds.Resource, derive.Origin) bool { return true }
 	}
 	return &Hub{g: g, cfg: cfg, backends: backends, feeds: map[*feed]struct{}{}}
 }

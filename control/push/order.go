@@ -9,6 +9,7 @@ const typePrefix = "type.googleapis.com/"
 
 // Types that the order of pushing knows.
 const (
+	typeListener  = typePrefix + "envoy.config.listener.v3.Listener"
 	typeCluster   = typePrefix + "envoy.config.cluster.v3.Cluster"
 	typeEndpoint  = typePrefix + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 	typeExtension = typePrefix + "envoy.config.core.v3.TypedExtensionConfig"

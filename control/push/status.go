@@ -56,6 +56,7 @@ type Rejection struct {
 	Detail  string // as the proxy put it
 
 	aliases []string
+	nonce   string // of the update it came in
 }
 
 // A Nack is one refusal, as the proxy put it.
@@ -81,6 +82,7 @@ type answers struct {
 	waiting  []*xds.Update // oldest first
 	rejected map[string]Rejection
 	nack     *Nack
+	held     map[string][]string // listeners the client has, with their aliases
 }
 
 func (a *answers) expect(u *xds.Update, now time.Time) {
@@ -97,6 +99,9 @@ func (a *answers) expect(u *xds.Update, now time.Time) {
 // wants notes what the client wants now; what it does not want any more is not rejected any more.
 func (a *answers) wants(t *topic) {
 	a.wildcard, a.names, a.size = t.wildcard, len(t.items), t.size()
+	if a.typeURL == typeListener {
+		a.held = t.resources()
+	}
 	for n := range a.rejected {
 		if !t.listed(n) && !slices.ContainsFunc(slices.Collect(maps.Values(t.items)), func(it *item) bool {
 			return it.last != nil && it.last.Name == n
@@ -130,16 +135,19 @@ func (f *feed) answered(typeURL, nonce string, detail *string) {
 	if a == nil {
 		return
 	}
-	u := a.take(nonce)
-	if u == nil {
-		return
-	}
 	now := time.Now()
 	f.active = now
-	if detail == nil {
+	why := ""
+	if detail != nil {
+		why = strings.ToValidUTF8((*detail)[:min(len(*detail), maxDetail)], "")
+	}
+	switch u := a.take(nonce); {
+	case u == nil:
+		a.again(nonce, why, f.client.ID, now)
+	case detail == nil:
 		a.accept(u, now)
-	} else {
-		a.refuse(u, strings.ToValidUTF8((*detail)[:min(len(*detail), maxDetail)], ""), f.client.ID, now)
+	default:
+		a.refuse(u, why, f.client.ID, now)
 	}
 	f.poke()
 	f.hub.cfg.Changed()
@@ -154,17 +162,11 @@ func (a *answers) accept(u *xds.Update, now time.Time) {
 
 func (a *answers) refuse(u *xds.Update, detail, client string, now time.Time) {
 	a.nack = &Nack{u.Version, detail, now}
-	named := map[string]bool{}
+	var names []string
 	for i := range u.Resources {
-		if n := u.Resources[i].Name; mentions(detail, n) {
-			named[n] = true
-		}
+		names = append(names, u.Resources[i].Name)
 	}
-	for n := range a.rejected { // a complete set holds what was refused before
-		if mentions(detail, n) {
-			named[n] = true
-		}
-	}
+	named := blamed(detail, slices.AppendSeq(names, maps.Keys(a.rejected))) // a complete set holds what was refused before
 	all := len(named) == 0
 	if !all {
 		a.acked, a.ackedAt = u.Version, now
@@ -172,11 +174,69 @@ func (a *answers) refuse(u *xds.Update, detail, client string, now time.Time) {
 	for i := range u.Resources {
 		n := u.Resources[i].Name
 		if all || named[n] {
-			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, detail, u.Resources[i].Aliases}
+			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, detail, u.Resources[i].Aliases, u.Nonce}
 		} else {
 			delete(a.rejected, n)
 		}
 	}
+}
+
+// again is another answer to an update that was answered before: what it does not name is in force now, and of what it
+// names, listeners are not any more, for these are opened after they are accepted.
+func (a *answers) again(nonce, detail, client string, now time.Time) {
+	named := blamed(detail, slices.AppendSeq(slices.Collect(maps.Keys(a.held)), maps.Keys(a.rejected)))
+	for n, r := range a.rejected {
+		if r.nonce == nonce && !named[n] {
+			delete(a.rejected, n)
+		}
+	}
+	if detail == "" {
+		return
+	}
+	version, _, _ := strings.Cut(nonce, "-")
+	a.nack = &Nack{version, detail, now}
+	for n, aliases := range a.held {
+		newer := slices.ContainsFunc(a.waiting, func(u *xds.Update) bool {
+			return slices.ContainsFunc(u.Resources, func(r xds.Resource) bool { return r.Name == n })
+		})
+		if !newer && named[n] {
+			a.rejected[n] = Rejection{client, a.typeURL, n, version, detail, aliases, nonce}
+		}
+	}
+}
+
+// blamed are those names of which detail says what is wrong: "NAME: why", as our proxies and Envoy put it. What else a
+// reason mentions is not to blame for it. Where no name is followed by a reason, all that are mentioned are.
+func blamed(detail string, names []string) map[string]bool {
+	out := map[string]bool{}
+	for _, subject := range []bool{true, false} {
+		for _, n := range names {
+			if subject && !explained(detail, n) || !subject && !mentions(detail, n) {
+				continue
+			}
+			out[n] = true
+		}
+		if len(out) > 0 {
+			break
+		}
+	}
+	return out
+}
+
+// explained reports whether text holds name, a colon and a blank.
+func explained(text, name string) bool {
+	for at := 0; name != ""; {
+		i := strings.Index(text[at:], name+": ")
+		if i < 0 {
+			return false
+		}
+		start := at + i
+		if start == 0 || strings.IndexByte(" \t\n\"'", text[start-1]) >= 0 {
+			return true
+		}
+		at = start + 1
+	}
+	return false
 }
 
 // mentions reports whether text holds name, and not merely as part of another name.
@@ -259,7 +319,7 @@ func (h *Hub) Enforcement(o derive.Origin, holds []*derive.Hold) Enforcement {
 			continue
 		}
 		e.Concerned++
-		waiting, rejecting := f.enforcement(h.g, o, mine)
+		waiting, rejecting := f.enforcement(o, mine)
 		e.Rejecting = append(e.Rejecting, rejecting...)
 		switch {
 		case waiting:
@@ -286,9 +346,12 @@ func (f *feed) unsettled() bool {
 	return false
 }
 
+// mostAsked bounds how many resources of one update are asked about before any of them is taken to concern a row.
+const mostAsked = 64
+
 // enforcement looks at the results of one client that were made from o.
-func (f *feed) enforcement(g *derive.Graph, o derive.Origin, holds []*derive.Hold) (waiting bool, rejecting []Rejection) {
-	var ask []func(c *derive.Context) // whether what is rejected was made from o
+func (f *feed) enforcement(o derive.Origin, holds []*derive.Hold) (waiting bool, rejecting []Rejection) {
+	var ask []func(c *derive.Context) // whether what is waited for or rejected was made from o
 	f.mu.Lock()
 	waiting = f.working
 	for _, hold := range holds {
@@ -299,26 +362,40 @@ func (f *feed) enforcement(g *derive.Graph, o derive.Origin, holds []*derive.Hol
 			continue
 		}
 		for _, u := range a.waiting {
-			if it == nil || slices.ContainsFunc(u.Resources, func(r xds.Resource) bool { return it.is(r.Name, r.Aliases) }) {
+			switch {
+			case it != nil:
+				waiting = waiting || slices.ContainsFunc(u.Resources, func(r xds.Resource) bool { return it.is(r.Name, r.Aliases) })
+			case len(u.Resources) > mostAsked:
 				waiting = true
+			default:
+				ask = append(ask, func(c *derive.Context) {
+					waiting = waiting || slices.ContainsFunc(u.Resources, func(r xds.Resource) bool {
+						return slices.Contains(t.origins(c, r.Name), o) && f.hub.cfg.Blames(&r, o)
+					})
+				})
 			}
 		}
 		for n, r := range a.rejected {
-			switch {
-			case it != nil && it.is(n, r.aliases):
-				rejecting = append(rejecting, r)
-			case it == nil:
-				ask = append(ask, func(c *derive.Context) {
-					if slices.Contains(t.origins(c, n), o) {
-						rejecting = append(rejecting, r)
-					}
-				})
+			if it != nil && !it.is(n, r.aliases) {
+				continue
 			}
+			ask = append(ask, func(c *derive.Context) {
+				if it == nil && !slices.Contains(t.origins(c, n), o) {
+					return
+				}
+				name := n
+				if it != nil {
+					name = it.name
+				}
+				if is := t.get(c, name); is == nil || f.hub.cfg.Blames(is, o) {
+					rejecting = append(rejecting, r)
+				}
+			})
 		}
 	}
 	f.mu.Unlock()
 	if len(ask) > 0 {
-		g.Read(func(c *derive.Context) {
+		f.hub.g.Read(func(c *derive.Context) {
 			for _, fn := range ask {
 				fn(c)
 			}

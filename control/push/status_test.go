@@ -5,11 +5,14 @@ package push
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/meltemi/meltemi/derive"
+	"github.com/meltemi/meltemi/xds"
 )
 
 // of is the status of one type of the only client.
@@ -108,6 +111,72 @@ func TestMentions(t *testing.T) {
 			t.Errorf("%q mentions %q: %v", c.text, c.name, got)
 		}
 	}
+}
+
+// A listener is opened after it is accepted; what the client says of an update last counts.
+func TestAnAnswerMayBeReplaced(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		state := func() string { return rejected(of(w, typeListener)) }
+		w.set(typeListener, "a", "1")
+		w.set(typeListener, "b", "1")
+		f.Subscribe(typeListener, nil, nil, true)
+		u := took(t, f, moment)
+		f.Ack(typeListener, u.Nonce)
+		expect(t, "accepted", state(), "")
+		f.Nack(typeListener, u.Nonce, "a: the port is taken")
+		expect(t, "not open", state(), "a")
+		f.Nack(typeListener, u.Nonce, "a: the port is taken; b: the port is taken, too")
+		expect(t, "both not open", state(), "a b")
+		f.Nack(typeListener, u.Nonce, "b: the port is taken, too")
+		expect(t, "one open", state(), "b")
+		w.set(typeListener, "a", "2")
+		v := took(t, f, moment)
+		f.Nack(typeListener, v.Nonce, "a: nonsense")
+		f.Ack(typeListener, u.Nonce)
+		expect(t, "the older update is in force", state(), "a")
+		f.Nack(typeListener, "1-99", "other: who is that?")
+		expect(t, "what the client does not have", state(), "a")
+	})
+}
+
+// Whose fault it is not is not said to be.
+func TestBlamed(t *testing.T) {
+	names := []string{"a", "b", "80", "edge.shop:80"}
+	for _, c := range []struct{ detail, want string }{
+		{"a: there is no cluster b", "a"},
+		{"a: no; b: neither", "a b"},
+		{"edge.shop:80: port 80 is taken by a", "edge.shop:80"},
+		{"Error adding/updating listener(s) a: cannot bind '0.0.0.0:80'\nb: no", "a b"},
+		{"cluster b is of no use", "b"},
+		{"something is wrong", ""},
+	} {
+		if got := strings.Join(slices.Sorted(maps.Keys(blamed(c.detail, names))), " "); got != c.want {
+			t.Errorf("%q blames %q, want %q", c.detail, got, c.want)
+		}
+	}
+}
+
+// A row that was read for what is refused, and has no part in it, is in force.
+func TestARowWithoutAPartIsNotBlamed(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		w.hub.cfg.Blames = func(r *xds.Resource, row derive.Origin) bool { return row.Key.(thing).name == r.Name }
+		w.set(typeCluster, "a", "1")
+		w.set(typeCluster, "b", "1")
+		enforced := func(name string) string {
+			k := thing{typeCluster, name}
+			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k))
+			return fmt.Sprintf("%d of %d, %d waiting, %d rejecting", e.Enforced, e.Concerned, len(e.Waiting), len(e.Rejecting))
+		}
+		f.Subscribe(typeCluster, nil, nil, true)
+		u := took(t, f, moment)
+		f.Nack(typeCluster, u.Nonce, "a: there is no b")
+		expect(t, "refused", enforced("a"), "0 of 1, 0 waiting, 1 rejecting")
+		expect(t, "mentioned", enforced("b"), "1 of 1, 0 waiting, 0 rejecting")
+		w.set(typeCluster, "a", "2")
+		took(t, f, moment)
+		expect(t, "on its way", enforced("a"), "0 of 1, 1 waiting, 1 rejecting")
+		expect(t, "beside it", enforced("b"), "1 of 1, 0 waiting, 0 rejecting")
+	})
 }
 
 func TestEnforcement(t *testing.T) {

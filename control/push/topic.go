@@ -262,6 +262,20 @@ func (t *topic) listed(name string) bool {
 	return ok
 }
 
+// resources are those the client has, by name, with their aliases.
+func (t *topic) resources() map[string][]string {
+	all := make(map[string][]string, len(t.list)+len(t.items))
+	for _, r := range t.list {
+		all[r.Name] = r.Aliases
+	}
+	for _, it := range t.items {
+		if it.last != nil {
+			all[it.last.Name] = it.last.Aliases
+		}
+	}
+	return all
+}
+
 // size is how many resources the client has.
 func (t *topic) size() int {
 	n := len(t.list)

@@ -21,9 +21,8 @@ import (
 )
 
 const (
-	typeListener = typePrefix + "envoy.config.listener.v3.Listener"
-	typeRoute    = typePrefix + "envoy.config.route.v3.RouteConfiguration"
-	typeAddress  = typePrefix + "istio.workload.Address"
+	typeRoute   = typePrefix + "envoy.config.route.v3.RouteConfiguration"
+	typeAddress = typePrefix + "istio.workload.Address"
 )
 
 // thing identifies a resource of the world.
