@@ -68,7 +68,7 @@ const explainTimeout = 5 * time.Second
 func (v adminView) Explain(query json.RawMessage) (any, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), explainTimeout)
 	defer cancel()
-	w := explain.World{Snapshot: v.store.Snapshot(), Clusters: v.clusters, Lookup: v.lookup}
+	w := explain.World{Snapshot: v.store.Snapshot(), Clusters: v.clusters, Lookup: v.lookup, Unopened: v.manager.Unopened()}
 	if v.demand != nil {
 		w.Demand = v.explainDemand
 	}

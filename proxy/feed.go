@@ -133,6 +133,8 @@ func (p *Proxy) Apply(u xds.Update) []xds.Rejection {
 	}
 	rejected := to.Apply(u)
 	if u.TypeURL == config.TypeListener {
+		// What need not warm listens before it is acknowledged.
+		_ = p.open(context.Background()) // it is tried again, and said, by runListeners
 		p.mu.Lock()
 		p.configured = true
 		p.mu.Unlock()

@@ -123,6 +123,8 @@ type Proxy struct {
 	quit     chan struct{}
 	quitOnce sync.Once
 
+	opening sync.Mutex // held during open; taken before mu
+
 	mu         sync.Mutex
 	subscribed config.Wanted
 	configured bool             // the first listeners have come
@@ -290,20 +292,40 @@ func (p *Proxy) runListeners(ctx context.Context) error {
 			p.manager.Close(p.cfg.Drain)
 			return nil
 		}
-		p.mu.Lock()
-		next := p.pending
-		p.mu.Unlock()
-		err := p.manager.Reconcile(ctx, next)
+		err := p.open(ctx)
 		again = nil
 		if err != nil {
 			p.log.Error("a listener could not be opened; trying again", "error", err, "pause", pause)
 			again = time.After(pause)
 			pause = min(2*pause, last)
 		}
-		p.mu.Lock()
-		p.unopened = err
-		p.mu.Unlock()
 	}
+}
+
+// open brings the sockets to what the newest snapshot wants. What cannot be opened is said to whoever asks, the control plane
+// above all: a listener that does not listen is not in force.
+func (p *Proxy) open(ctx context.Context) error {
+	p.opening.Lock()
+	defer p.opening.Unlock()
+	p.mu.Lock()
+	next := p.pending
+	p.mu.Unlock()
+	if next == nil {
+		return nil
+	}
+	err := p.manager.Reconcile(ctx, next)
+	if ctx.Err() != nil {
+		return err // the end is no reason to say anything
+	}
+	p.mu.Lock()
+	p.unopened = err
+	p.mu.Unlock()
+	unopened := p.manager.Unopened()
+	p.store.SetUnopened(unopened)
+	if p.client != nil {
+		p.client.Review(config.TypeListener, unopened)
+	}
+	return err
 }
 
 // Quit ends Run.

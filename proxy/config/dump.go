@@ -113,6 +113,10 @@ func (s *Store) listenersLocked() *adminv3.ListenersConfigDump {
 			})
 			continue
 		}
+		failed := e.failed
+		if failed == nil && e.active != nil {
+			failed = s.unopened[name]
+		}
 		show := func(there bool, r *record) *adminv3.ListenersConfigDump_DynamicListenerState {
 			if !there {
 				return nil
@@ -121,7 +125,7 @@ func (s *Store) listenersLocked() *adminv3.ListenersConfigDump {
 			return &adminv3.ListenersConfigDump_DynamicListenerState{VersionInfo: r.version, Listener: redacted(r.raw), LastUpdated: stamp(r.updated)}
 		}
 		d.DynamicListeners = append(d.DynamicListeners, &adminv3.ListenersConfigDump_DynamicListener{
-			Name: name, ActiveState: show(e.active != nil, &e.activeRec), WarmingState: show(e.warming != nil, &e.warmingRec), ErrorState: e.failed.state(),
+			Name: name, ActiveState: show(e.active != nil, &e.activeRec), WarmingState: show(e.warming != nil, &e.warmingRec), ErrorState: failed.state(),
 		})
 	}
 	return d

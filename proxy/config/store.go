@@ -93,6 +93,7 @@ type Store struct {
 
 	mu        sync.Mutex // guards what is below
 	listeners map[string]*listenerEntry
+	unopened  map[string]*failure // listeners in force whose sockets could not be opened
 	clusters  map[string]*clusterEntry
 	endpoints map[string]*record // by EDS service name
 	routes    map[string]*routeEntry
@@ -173,6 +174,24 @@ func (s *Store) Wanted() Wanted {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.wanted
+}
+
+// SetUnopened says which listeners could not be opened, and why, for config_dump.
+func (s *Store) SetUnopened(failing map[string]error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := make(map[string]*failure, len(failing))
+	for name, err := range failing {
+		f := &failure{at: s.cfg.Now(), err: err}
+		if e := s.listeners[name]; e != nil {
+			f.raw, f.version = e.activeRec.raw, e.activeRec.version
+		}
+		if was := s.unopened[name]; was != nil && was.err.Error() == err.Error() {
+			f.at = was.at
+		}
+		next[name] = f
+	}
+	s.unopened = next
 }
 
 // Route returns the reference to the route table of that name, which need not

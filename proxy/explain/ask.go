@@ -24,6 +24,8 @@ import (
 type World struct {
 	Snapshot *config.Snapshot
 	Clusters *upstream.Set
+	// Unopened are listeners of Snapshot that do not listen, with the reasons.
+	Unopened map[string]error
 	// Identity is the SPIFFE ID that the proxy shows as a client; "" if it has none.
 	Identity string
 	// Lookup returns the addresses of a name as the workload would get them; nil:

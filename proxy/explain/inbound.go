@@ -27,6 +27,9 @@ func (w World) inbound(ctx context.Context, a *Answer, r *request) error {
 		a.end(Bypass, 0, Step{Stage: StageListener, Says: fmt.Sprintf("no listener of the proxy takes connections to %s: they reach the workload itself", r.dst)})
 		return nil
 	}
+	if w.deaf(a, l) {
+		return nil
+	}
 	a.add(Step{Stage: StageListener, Name: l.Name, Says: "takes connections to " + r.dst.String(), From: origins(l.Source)})
 	facts := r.facts(r.dst)
 	facts.Remote, facts.DirectRemote = remote, remote

@@ -51,6 +51,9 @@ func (w World) enter(ctx context.Context, a *Answer, r *request) (*config.Listen
 			forward = l
 		}
 	}
+	if capture != nil && w.deaf(a, capture) {
+		return nil, netip.AddrPort{}, nil
+	}
 	if capture != nil {
 		dst, err := w.resolve(ctx, a, r)
 		if err != nil || !dst.IsValid() {
@@ -69,6 +72,9 @@ func (w World) enter(ctx context.Context, a *Answer, r *request) (*config.Listen
 		return l, dst, nil
 	}
 	if forward != nil {
+		if w.deaf(a, forward) {
+			return nil, netip.AddrPort{}, nil
+		}
 		if !r.isHTTP() && r.url.Scheme != "https" {
 			a.end(Bypass, 0, Step{Stage: StageListener, Says: "nothing is captured here, and the forward proxy takes HTTP alone: the workload dials " + r.url.Host + " itself"})
 			return nil, netip.AddrPort{}, nil
@@ -85,6 +91,9 @@ func (w World) enter(ctx context.Context, a *Answer, r *request) (*config.Listen
 		}
 		for _, addr := range l.Addrs {
 			if addr.IP.IsValid() && addr.IP.Port() == r.port {
+				if w.deaf(a, l) {
+					return nil, netip.AddrPort{}, nil
+				}
 				a.add(Step{Stage: StageListener, Name: l.Name, Says: "listens on " + addr.String(), From: origins(l.Source)})
 				return l, addr.IP, nil
 			}
@@ -92,6 +101,15 @@ func (w World) enter(ctx context.Context, a *Answer, r *request) (*config.Listen
 	}
 	a.fail(0, Step{Stage: StageListener, Says: fmt.Sprintf("nothing listens on port %d", r.port)})
 	return nil, netip.AddrPort{}, nil
+}
+
+// deaf reports whether l does not listen; then that is the end.
+func (w World) deaf(a *Answer, l *config.Listener) bool {
+	why := w.Unopened[l.Name]
+	if why != nil {
+		a.fail(0, Step{Stage: StageListener, Name: l.Name, Says: "should listen and does not: " + why.Error(), From: origins(l.Source)})
+	}
+	return why != nil
 }
 
 // resolve finds out which address the workload would dial.

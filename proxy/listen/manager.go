@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -59,6 +60,8 @@ type Manager struct {
 	silent map[net.Conn]struct{}
 	alive  map[*config.FilterChain]bool // the chains of the snapshot in force
 	closed bool
+
+	unopened map[string]error // by listener name, since the last Reconcile
 }
 
 // state is what accepting needs of a snapshot.
@@ -102,7 +105,7 @@ func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 	if m.closed {
 		return errors.New("listen: the proxy is shutting down")
 	}
-	var errs []error
+	m.unopened = map[string]error{}
 	m.state.Store(newState(next))
 	wanted := make(map[string]bool)
 	for _, l := range next.Listeners {
@@ -111,7 +114,7 @@ func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 		}
 		wanted[l.Name] = true
 		if err := m.put(ctx, l); err != nil {
-			errs = append(errs, err)
+			m.unopened[l.Name] = err
 		}
 	}
 	for name, s := range m.sockets {
@@ -121,7 +124,18 @@ func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 		}
 	}
 	m.drainGoneLocked(next)
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(m.unopened)) {
+		errs = append(errs, fmt.Errorf("listener %s: %w", name, m.unopened[name]))
+	}
 	return errors.Join(errs...)
+}
+
+// Unopened are the listeners that should be open since the last Reconcile and are not, with the reasons. It is not written to.
+func (m *Manager) Unopened() map[string]error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unopened
 }
 
 func newState(snap *config.Snapshot) *state {
@@ -171,7 +185,7 @@ func (m *Manager) put(ctx context.Context, l *config.Listener) error {
 		ln, err := m.open(ctx, l, a)
 		if err != nil {
 			s.close()
-			return fmt.Errorf("listener %s: %w", l.Name, err)
+			return err
 		}
 		s.open = append(s.open, ln)
 		if a.Pipe != "" && !strings.HasPrefix(a.Pipe, "@") {

@@ -300,6 +300,13 @@ func TestATakenPortIsNamed(t *testing.T) {
 	if len(m.Addrs("free")) != 1 {
 		t.Error("one listener that cannot be opened must not keep another from serving")
 	}
+	if got := m.Unopened(); len(got) != 1 || !errors.As(got["busy"], &inUse) {
+		t.Errorf("not open are %v, want busy alone", got)
+	}
+	_ = taken.Close()
+	if err := m.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{listener("busy", taken.Addr().String(), nil), free}}); err != nil || len(m.Unopened()) != 0 {
+		t.Errorf("the port is free: %v, not open are %v", err, m.Unopened())
+	}
 }
 
 // Clients open connections in advance. Where only the client can speak first they are
