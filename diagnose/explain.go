@@ -7,7 +7,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/netip"
 
+	"github.com/meltemi/meltemi/mesh"
 	"github.com/meltemi/meltemi/proxy/explain"
 )
 
@@ -57,13 +59,21 @@ func (m *Mesh) Explain(ctx context.Context, q Question) error {
 
 // follow asks the proxy that the request arrives at.
 func (m *Mesh) follow(ctx context.Context, e *Explanation, q Question, next *explain.Next) {
-	if next.Workload == "" {
-		e.Unasked = "nothing is known of a proxy at " + next.Address
-		return
+	workload, namespace := next.Workload, next.Namespace
+	if workload == "" { // an address that was dialled as such, and passed through
+		var err error
+		if workload, namespace, err = m.at(ctx, next.Address); err != nil {
+			e.Unasked = "who is at " + next.Address + " cannot be found out: " + err.Error()
+			return
+		}
+		if workload == "" {
+			e.Unasked = "no proxy of the mesh has the address " + next.Address + ", so nobody there enforces anything"
+			return
+		}
 	}
-	to := m.workload(next.Workload, next.Namespace)
+	to := m.workload(workload, namespace)
 	if to == nil {
-		e.Unasked = "no proxy of " + next.Workload + "." + next.Namespace + " is known on this machine"
+		e.Unasked = "no proxy of " + workload + "." + namespace + " is known on this machine"
 		return
 	}
 	e.To = to.Name()
@@ -80,6 +90,25 @@ func (m *Mesh) follow(ctx context.Context, e *Explanation, q Question, next *exp
 		return
 	}
 	e.Callee = answer
+}
+
+// at finds the workload whose sidecar is connected to the control plane from an address, "ip:port"; "" for none.
+func (m *Mesh) at(ctx context.Context, address string) (workload, namespace string, err error) {
+	to, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return "", "", nil // a socket of some other sort
+	}
+	clients, err := m.clients(ctx)
+	if err != nil {
+		return "", "", err
+	}
+	for i := range clients {
+		n, err := mesh.ParseNodeID(clients[i].Node)
+		if err == nil && n.Type == mesh.Sidecar && n.Addr.Unmap() == to.Addr().Unmap() {
+			return n.Name, string(n.Namespace), nil
+		}
+	}
+	return "", "", nil
 }
 
 // explain asks p.

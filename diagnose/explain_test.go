@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/meltemi/meltemi/control/push"
 	"github.com/meltemi/meltemi/proxy/explain"
 )
 
@@ -90,7 +91,7 @@ func TestExplainWithoutTheCallee(t *testing.T) {
 		next func(*explain.Next)
 		want string
 	}{
-		"unknown workload": {func(n *explain.Next) { n.Workload = "" }, "nothing is known of a proxy at 10.0.0.7:9080"},
+		"unknown workload": {func(n *explain.Next) { n.Workload = "" }, "who is at 10.0.0.7:9080 cannot be found out: no control plane is known"},
 		"elsewhere":        {func(*explain.Next) {}, "no proxy of ratings-v1.default is known on this machine"},
 		"an Envoy":         {func(n *explain.Next) { n.Workload = "envoy" }, "only Meltemi's proxies explain"},
 	} {
@@ -108,6 +109,36 @@ func TestExplainWithoutTheCallee(t *testing.T) {
 		}
 		if !strings.Contains(out.String(), "The request goes to ratings-v1.default at 10.0.0.7:9080 by mutual TLS.") || !strings.Contains(out.String(), c.want) {
 			t.Errorf("%s: %s", name, out)
+		}
+	}
+}
+
+// An address that is dialled as such, and passed through, may be a workload's.
+func TestExplainGoesOnFromAnAddress(t *testing.T) {
+	for address, want := range map[string]string{
+		"10.0.0.7:9080": "The request is refused: the proxy of ratings-v1.default answers 403: denied by p.",
+		"10.0.0.8:9080": "no proxy of the mesh has the address 10.0.0.8:9080, so nobody there enforces anything",
+		"10.0.0.9:9080": "no proxy of the mesh has the address 10.0.0.9:9080", // a gateway is nobody's sidecar
+	} {
+		caller, callee := twoSides()
+		caller.Next = &explain.Next{Address: address}
+		dir := t.TempDir()
+		var out1, in1 explain.Query
+		announce(t, dir, Proxy{Workload: "reviews-v1", Namespace: "default", Admin: fakeProxy(t, dir, caller, &out1)})
+		announce(t, dir, Proxy{Workload: "ratings-v1", Namespace: "default", Admin: fakeProxy(t, dir, callee, &in1)})
+		f := &fakeControl{clients: []push.ClientStatus{
+			{Node: "router~10.0.0.9~edge.default~default.svc.cluster.local"}, {Node: "who?"},
+			{Node: "sidecar~10.0.0.7~ratings-v1.default~default.svc.cluster.local"},
+		}}
+		m, out := asking(Mesh{Monitoring: f.serve(t), Proxies: dir})
+		if err := m.Explain(t.Context(), Question{From: "reviews", URL: "http://" + address + "/r"}); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s:\n%s\nwant %s", address, out, want)
+		}
+		if address == "10.0.0.7:9080" && (in1.Address != address || in1.Caller.TLS) {
+			t.Errorf("the callee's proxy was asked %+v", in1)
 		}
 	}
 }

@@ -6,6 +6,7 @@ package netio
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // Owner is the process that holds a port.
@@ -18,7 +19,7 @@ func (o Owner) String() string {
 	if o.Command == "" {
 		return fmt.Sprintf("process %d", o.PID)
 	}
-	return fmt.Sprintf("process %d (%s)", o.PID, o.Command)
+	return fmt.Sprintf("process %d (%s)", o.PID, strings.Join(strings.Fields(o.Command), " ")) // which may be a whole script
 }
 
 // PortOwner finds the process that listens on addr, or on a wildcard that covers it, in this network
