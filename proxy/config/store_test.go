@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	mathrand "math/rand/v2"
@@ -260,6 +261,39 @@ func selfSigned(t testing.TB) (cert, key string) {
 	}
 	kder, _ := x509.MarshalPKCS8PrivateKey(k)
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})), string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: kder}))
+}
+
+// A listener that is in force and could not be opened is shown with the reason, until it is open.
+func TestConfigDumpShowsWhatIsNotOpen(t *testing.T) {
+	w := newWorld(t)
+	play(t, w, "sidecar")
+	name := w.Snapshot().Listeners[0].Name
+	shown := func() (out map[string]string) {
+		out = map[string]string{}
+		dump, err := w.ConfigDump(false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ls adminv3.ListenersConfigDump
+		for _, c := range dump.GetConfigs() {
+			if c.MessageIs(&ls) && c.UnmarshalTo(&ls) == nil {
+				for _, l := range ls.GetDynamicListeners() {
+					if l.GetErrorState() != nil {
+						out[l.GetName()] = l.GetErrorState().GetDetails()
+					}
+				}
+			}
+		}
+		return out
+	}
+	w.SetUnopened(map[string]error{name: errors.New("the port is taken")})
+	if got := shown(); len(got) != 1 || got[name] != "the port is taken" {
+		t.Errorf("shown are %v", got)
+	}
+	w.SetUnopened(nil)
+	if got := shown(); len(got) != 0 {
+		t.Errorf("all are open, and shown are %v", got)
+	}
 }
 
 func TestConfigDump(t *testing.T) {

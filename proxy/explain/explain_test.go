@@ -176,6 +176,31 @@ func TestInboundPolicy(t *testing.T) {
 	}
 }
 
+// A listener that should listen and does not takes nothing.
+func TestAListenerThatDoesNotListen(t *testing.T) {
+	for name, c := range map[string]struct {
+		world, listener string
+		q               Query
+	}{
+		"forward proxy": {"testdata/sidecar.yaml", "127.0.0.1_15080", Query{Side: Outbound, URL: "http://ratings:9080/"}},
+		"capture":       {"testdata/captured.yaml", "virtualOutbound", Query{Side: Outbound, URL: "http://10.0.0.1/"}},
+	} {
+		w := newWorld(t, c.world)
+		w.Unopened = map[string]error{"another": errors.New("no"), c.listener: errors.New("the port is taken")}
+		a := ask(t, w, c.q)
+		if a.Outcome != Refuse || a.Status != 0 || !strings.Contains(a.Summary, "should listen and does not: the port is taken") || len(a.Steps) != 1 {
+			t.Errorf("%s: %+v", name, a)
+		}
+	}
+	w := newWorld(t, "testdata/sidecar.yaml")
+	q := Query{Side: Inbound, URL: "http://ratings:9080/", Address: ask(t, w, Query{Side: Outbound, URL: "http://ratings:9080/"}).Next.Address}
+	a := ask(t, w, q)
+	w.Unopened = map[string]error{step(t, a, StageListener).Name: errors.New("the port is taken")}
+	if a = ask(t, w, q); a.Outcome != Refuse || !strings.Contains(a.Summary, "the port is taken") {
+		t.Errorf("inbound: %+v", a)
+	}
+}
+
 func TestQueriesThatAreNone(t *testing.T) {
 	w := newWorld(t, "testdata/sidecar.yaml")
 	for text, want := range map[string]string{

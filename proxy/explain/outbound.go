@@ -269,7 +269,7 @@ func (w World) demand(ctx context.Context, a *Answer, r *request, chain *config.
 		return nil
 	}
 	if !to.Found {
-		a.add(Step{Stage: StageRoute, Name: conn.OriginalDst.String(), Says: "the mesh knows nobody there: the mesh's policy for unknown destinations applies"})
+		a.add(Step{Stage: StageRoute, Name: conn.OriginalDst.String(), Says: "no service of the mesh has this address: the mesh's policy for unknown destinations applies"})
 		a.tcp(chain.OnDemand.TCP, chain.OnDemand.TCP.Pick(r.random), r, conn)
 		return nil
 	}
