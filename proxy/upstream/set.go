@@ -41,6 +41,7 @@ type Set struct {
 	mu          sync.RWMutex
 	refs        map[string]*Ref
 	assignments map[string]*Assignment // by service name
+	followers   map[string][]*Ref      // the EDS clusters of each service name
 }
 
 // A Ref is a cluster's name, resolved once. It is stable for the life of its
@@ -70,6 +71,7 @@ func NewSet(cfg Config) *Set {
 	s := &Set{
 		cfg: cfg, ctx: ctx, stop: stop, done: make(chan struct{}),
 		refs: make(map[string]*Ref), assignments: make(map[string]*Assignment),
+		followers: make(map[string][]*Ref),
 	}
 	go s.housekeep()
 	return s
@@ -147,8 +149,26 @@ func (s *Set) Put(spec *Spec) {
 		next.followDNS(s.ctx, s.cfg.Resolver)
 	}
 	r.cur.Store(next)
+	s.follow(r, old, next)
 	if old != nil {
 		old.retire(inherited)
+	}
+}
+
+// follow notes whose endpoints r wants, now that it is next and no longer old; either may be nil.
+func (s *Set) follow(r *Ref, old, next *Cluster) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old != nil && old.spec.Discovery == EDS {
+		name := old.spec.serviceName()
+		rest := slices.DeleteFunc(s.followers[name], func(o *Ref) bool { return o == r })
+		if s.followers[name] = rest; len(rest) == 0 {
+			delete(s.followers, name)
+		}
+	}
+	if next != nil && next.spec.Discovery == EDS {
+		name := next.spec.serviceName()
+		s.followers[name] = append(s.followers[name], r)
 	}
 }
 
@@ -181,6 +201,7 @@ func (s *Set) Remove(name string) {
 		return
 	}
 	if c := r.cur.Swap(nil); c != nil {
+		s.follow(r, c, nil)
 		c.retire(nil)
 	}
 }
@@ -194,18 +215,13 @@ func (s *Set) Assign(serviceName string, a *Assignment) {
 	} else {
 		s.assignments[serviceName] = a
 	}
+	refs := slices.Clone(s.followers[serviceName])
 	s.mu.Unlock()
 	if a == nil {
 		return
 	}
-	if r := s.Ref(serviceName); r.Load() != nil && r.Load().spec.serviceName() == serviceName {
-		if c := r.Load(); c.spec.Discovery == EDS {
-			c.assign(a, nil)
-		}
-		return
-	}
-	for _, r := range s.all() { // a cluster whose EDS name is not its own: rare
-		if c := r.Load(); c != nil && c.spec.Discovery == EDS && c.spec.serviceName() == serviceName {
+	for _, r := range refs {
+		if c := r.Load(); c != nil {
 			c.assign(a, nil)
 		}
 	}
