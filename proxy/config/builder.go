@@ -26,12 +26,22 @@ type builder struct {
 	routeRef func(name string) *RouteRef
 }
 
-// routes reads and compiles a route configuration, and resolves its names.
-func (b *builder) routes(m *routev3.RouteConfiguration, hash uint64, version string) (*RouteTable, error) {
-	t, err := decode.Routes{Registry: b.cfg.Registry, Read: b.cfg.ReadFile}.Table(m)
+// inline reads and compiles a route configuration that came inside another resource.
+func (b *builder) inline(m *routev3.RouteConfiguration) (*RouteTable, error) {
+	t, err := b.reader().Table(m)
 	if err != nil {
 		return nil, err
 	}
+	return b.resolve(t, hashOf(m), "")
+}
+
+func (b *builder) reader() decode.Routes {
+	return decode.Routes{Registry: b.cfg.Registry, Read: b.cfg.ReadFile}
+}
+
+// resolve resolves the names in a table.
+func (b *builder) resolve(t *decode.Table, hash uint64, version string) (*RouteTable, error) {
+	var err error
 	out := &RouteTable{
 		Table: t.Table, Settings: t.Settings, Hash: hash, Version: version,
 		Refs:    make([]*upstream.Ref, len(t.Clusters())),

@@ -5,7 +5,6 @@ package config
 
 import (
 	"fmt"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -221,12 +220,22 @@ func (s *Store) tableReady(e *routeEntry, w *waiting) bool {
 
 // emptier says whether next names a cluster without endpoints that old does not.
 func (s *Store) emptier(old, next *RouteTable) bool {
+	var had map[string]bool // that old names; made when it is asked for
 	for _, name := range next.Clusters() {
 		c := s.clusters[name]
-		if c == nil || c.active == nil || !c.active.EDS || slices.Contains(old.Clusters(), name) {
+		if c == nil || c.active == nil || !c.active.EDS {
 			continue
 		}
-		if r := s.endpoints[c.active.Spec.ServiceName]; r == nil || r.empty || r.raw == nil {
+		if r := s.endpoints[c.active.Spec.ServiceName]; r != nil && !r.empty && r.raw != nil {
+			continue
+		}
+		if had == nil {
+			had = map[string]bool{}
+			for _, name := range old.Clusters() {
+				had[name] = true
+			}
+		}
+		if !had[name] {
 			return true
 		}
 	}

@@ -22,6 +22,7 @@
 //	demand.go    Want, Drop, Lacks: what is asked for while traffic waits
 //	builder.go   values of resources: read_listener.go, read_chain.go,
 //	             read_network.go, read_http.go, read_filters.go, read_accesslog.go
+//	hosts.go     virtual hosts that are as they were are not read again
 //	static.go    LoadStatic: a bootstrap's static_resources
 //	dump.go      ConfigDump; redact.go keeps private keys out of it
 //

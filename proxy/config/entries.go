@@ -213,6 +213,7 @@ type routeEntry struct {
 	demanded   int  // how often it is wanted on demand
 	byDemanded bool // a listener wants it that is wanted on demand
 
+	hosts      knownHosts  // of the table that came last
 	warming    *RouteTable // waits for clusters it names; may be nil
 	warmingRec record
 	since      time.Time // of warming
@@ -228,23 +229,31 @@ func (s *Store) routeLocked(name string) *routeEntry {
 }
 
 func (s *Store) putRoute(m *routev3.RouteConfiguration, in *incoming) error {
-	hash := hashOf(m)
-	if e := s.routes[m.GetName()]; e != nil {
-		switch {
-		case e.warming != nil && e.warming.Hash == hash:
-			e.failed, e.warmingRec = nil, in.record()
-			return nil
-		case e.ref.Load() != nil && e.ref.Load().Hash == hash:
-			e.warming, e.record = nil, in.record()
-			return nil
-		}
+	e := s.routes[m.GetName()]
+	var last knownHosts
+	if e != nil {
+		last = e.hosts
 	}
-	table, err := s.builder.routes(m, hash, in.version)
+	hosts, hash, err := s.builder.hosts(m, in.hosts, last)
 	if err != nil {
 		return err
 	}
-	e := s.routeLocked(m.GetName())
-	e.warming, e.warmingRec, e.since, e.failed = table, in.record(), in.at, nil
+	if e != nil {
+		switch {
+		case e.warming != nil && e.warming.Hash == hash:
+			e.failed, e.warmingRec, e.hosts = nil, in.record(), hosts.known()
+			return nil
+		case e.ref.Load() != nil && e.ref.Load().Hash == hash:
+			e.warming, e.record, e.hosts = nil, in.record(), hosts.known()
+			return nil
+		}
+	}
+	table, err := s.builder.table(m, hosts, hash, in.version)
+	if err != nil {
+		return err
+	}
+	e = s.routeLocked(m.GetName())
+	e.warming, e.warmingRec, e.since, e.failed, e.hosts = table, in.record(), in.at, nil, hosts.known()
 	return nil
 }
 

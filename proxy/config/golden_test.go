@@ -294,7 +294,8 @@ func describeHTTP(line func(string, ...any), h *HTTP) {
 }
 
 func describeTable(line func(string, ...any), t *RouteTable) {
-	t.Walk(func(slot int, h *route.VirtualHost, r *route.Route, choice int) {
+	t.Walk(func(slot, host int, r *route.Route, choice int) {
+		h := t.Config().VirtualHosts[host]
 		what := "direct response"
 		switch {
 		case r.Forward != nil:

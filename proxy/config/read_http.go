@@ -219,7 +219,7 @@ func (b *builder) readRoutes(c *FilterChain, h *HTTP, m *hcmv3.HttpConnectionMan
 			c.needs.routes = append(c.needs.routes, need{h.RouteName, timeout})
 		}
 	case *hcmv3.HttpConnectionManager_RouteConfig:
-		table, err := b.routes(s.RouteConfig, hashOf(s.RouteConfig), "")
+		table, err := b.inline(s.RouteConfig)
 		if err != nil {
 			return fmt.Errorf("route_config: %w", err)
 		}

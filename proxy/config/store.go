@@ -246,6 +246,7 @@ type incoming struct {
 	version string
 	at      time.Time
 	static  bool
+	hosts   [][]byte // the virtual hosts of a route table, not read yet
 }
 
 func (in *incoming) record() record {
@@ -256,27 +257,27 @@ func (in *incoming) record() record {
 func (s *Store) handlers(typeURL string) (put func(*incoming) (string, error), remove func(string)) {
 	switch typeURL {
 	case TypeListener:
-		return typed(listenerName, s.putListener, s.failListener), s.removeListener
+		return typed(listenerName, whole, s.putListener, s.failListener), s.removeListener
 	case TypeCluster:
-		return typed((*clusterv3.Cluster).GetName, s.putCluster, s.failCluster), s.removeCluster
+		return typed((*clusterv3.Cluster).GetName, whole, s.putCluster, s.failCluster), s.removeCluster
 	case TypeRoute:
-		return typed((*routev3.RouteConfiguration).GetName, s.putRoute, s.failRoute), s.removeRoute
+		return typed((*routev3.RouteConfiguration).GetName, butHosts, s.putRoute, s.failRoute), s.removeRoute
 	case TypeEndpoint:
-		return typed((*endpointv3.ClusterLoadAssignment).GetClusterName, s.putEndpoints, s.failEndpoints), s.removeEndpoints
+		return typed((*endpointv3.ClusterLoadAssignment).GetClusterName, whole, s.putEndpoints, s.failEndpoints), s.removeEndpoints
 	case TypeSecret:
-		return typed((*tlsv3.Secret).GetName, s.putSecret, s.failSecret), func(string) {}
+		return typed((*tlsv3.Secret).GetName, whole, s.putSecret, s.failSecret), func(string) {}
 	}
 	return nil, nil
 }
 
-// typed decodes a body, checks it, and hands it to put; what goes wrong is noted by fail.
+// typed has a body read, hands it to put, and has what goes wrong noted by fail.
 func typed[M any, P interface {
 	*M
 	proto.Message
-}](nameOf func(P) string, put func(P, *incoming) error, fail func(name string, f *failure)) func(*incoming) (string, error) {
+}](nameOf func(P) string, read func(*incoming, proto.Message) error, put func(P, *incoming) error, fail func(name string, f *failure)) func(*incoming) (string, error) {
 	return func(in *incoming) (string, error) {
 		m := P(new(M))
-		err := strict.Unmarshal(in.Body, m)
+		err := read(in, m)
 		name := nameOf(m)
 		switch {
 		case err != nil:
@@ -298,6 +299,9 @@ func typed[M any, P interface {
 		return name, err
 	}
 }
+
+// whole decodes a body and checks it.
+func whole(in *incoming, m proto.Message) error { return strict.Unmarshal(in.Body, m) }
 
 // guard keeps one resource from harming another: a name may come once in an
 // update, and a defect of ours ends in a rejection and not in the proxy's end.

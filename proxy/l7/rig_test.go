@@ -89,7 +89,7 @@ func newRig(t testing.TB, change func(*setup)) *rig {
 		s.http.AccessLogs = []config.AccessLog{{Path: r.log, Text: testLog}}
 	}
 	s.host.Routes = s.routes
-	s.http.Routes = config.FixedRoutes("test", r.table(&route.Config{Name: "test", VirtualHosts: []route.VirtualHost{s.host}}, s.setting))
+	s.http.Routes = config.FixedRoutes("test", r.table(&route.Config{Name: "test", VirtualHosts: []*route.VirtualHost{&s.host}}, s.setting))
 	r.http = &s.http
 	r.listen()
 	return r

@@ -19,9 +19,10 @@ import (
 func TestRequireTLS(t *testing.T) {
 	h := host("h", "*")
 	h.RequireTLS = RequireAll
-	all := compile(t, &Config{VirtualHosts: []VirtualHost{h}})
+	all := compile(t, &Config{VirtualHosts: []*VirtualHost{h}})
+	h = host("h", "*")
 	h.RequireTLS = RequireExternal
-	external := compile(t, &Config{VirtualHosts: []VirtualHost{h}})
+	external := compile(t, &Config{VirtualHosts: []*VirtualHost{h}})
 	r := get("shop.example:80", "/a?b=c")
 	d := all.Match(r, &Facts{})
 	if status, loc := d.Location(r); d.Kind != ToLocation || status != 301 || loc != "https://shop.example:80/a?b=c" {
@@ -61,7 +62,7 @@ func TestLocation(t *testing.T) {
 		{Redirect{StripQuery: true}, "h", "http", "/old?b", "http://h/old"},
 	} {
 		tc.red.Status = 302
-		table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{
+		table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{
 			{Match: Match{Path: PathMatch{Value: "/old"}}, Redirect: &tc.red}, {Match: Match{Path: PathMatch{Value: "/"}}, Redirect: &tc.red},
 		}}}})
 		r := get(tc.authority, tc.target)
@@ -105,7 +106,7 @@ func TestRewrite(t *testing.T) {
 	} {
 		f := to("c")
 		f.Rewrite = tc.rw
-		table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: Match{Path: tc.match}, Forward: f}}}}})
+		table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: Match{Path: tc.match}, Forward: f}}}}})
 		r := get("h", tc.target)
 		r.Header.Add("x-host", "from-header")
 		d := table.Match(r, &Facts{})
@@ -146,7 +147,7 @@ func TestHeaderOperations(t *testing.T) {
 			MostSpecificWins: specificWins,
 			RequestHeaders:   HeaderOps{Add: []HeaderOp{add("x-level", "table", OverwriteOrAdd)}},
 			ResponseHeaders:  HeaderOps{Remove: []string{"x-secret"}},
-			VirtualHosts: []VirtualHost{{
+			VirtualHosts: []*VirtualHost{{
 				Name: "h", Domains: []string{"*"},
 				RequestHeaders: HeaderOps{Add: []HeaderOp{add("x-level", "host", OverwriteOrAdd)}},
 				Routes: []Route{{Match: Match{Path: PathMatch{Value: "/"}}, Forward: f, RequestHeaders: HeaderOps{
@@ -198,7 +199,7 @@ func (hostile) Expand(dst []byte, _ int) []byte { return append(dst, "a\r\nx-evi
 func TestExpandedValuesStayOneLine(t *testing.T) {
 	rt := prefix("/", "c")
 	rt.RequestHeaders.Add = []HeaderOp{{Name: "x", Value: "%SNI%"}}
-	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{rt}}}})
+	table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{rt}}}})
 	r := get("h", "/")
 	d := table.Match(r, &Facts{})
 	table.Rewrite(&d, r, hostile{})
@@ -236,7 +237,7 @@ func TestHash(t *testing.T) {
 	} {
 		f := to("c")
 		f.Hash = tc.policies
-		table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: Match{Path: PathMatch{Value: "/"}}, Forward: f}}}}})
+		table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: Match{Path: PathMatch{Value: "/"}}, Forward: f}}}}})
 		r := get("h", "/?q=1&q=2")
 		for _, h := range [][2]string{{"X-User", "ann"}, {"x-two", "2"}, {"x-two", "1"}, {"cookie", `a=b; s="abc"; s=d`}} {
 			r.Header.Add(h[0], h[1])

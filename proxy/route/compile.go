@@ -69,15 +69,15 @@ func (t *Table) Formats() []string { return t.formats }
 // Slots returns how many different Decision.Slot there are.
 func (t *Table) Slots() int { return t.slots }
 
-// Walk calls visit for every slot, with its virtual host and route and, if the
+// Walk calls visit for every slot, with its virtual host, by index, and route and, if the
 // route has weighted clusters, the choice.
-func (t *Table) Walk(visit func(slot int, host *VirtualHost, route *Route, choice int)) {
+func (t *Table) Walk(visit func(slot, host int, route *Route, choice int)) {
 	for i := range t.hosts {
 		h := &t.hosts[i]
 		for j := range h.entries {
 			e := &h.entries[j]
 			for c := range max(1, len(e.choices)) {
-				visit(e.slot+c, h.VirtualHost, e.Route, c)
+				visit(e.slot+c, i, e.Route, c)
 			}
 		}
 	}
@@ -103,8 +103,7 @@ func Compile(cfg *Config) (*Table, error) {
 	if c.table.requests, c.table.responds, err = c.bothOps(&cfg.RequestHeaders, &cfg.ResponseHeaders); err != nil {
 		return nil, err
 	}
-	for i := range cfg.VirtualHosts {
-		h := &cfg.VirtualHosts[i]
+	for i, h := range cfg.VirtualHosts {
 		if err := c.host(&c.table.hosts[i], h); err != nil {
 			return nil, fmt.Errorf("virtual host %q: %w", h.Name, err)
 		}
@@ -251,13 +250,13 @@ func (c *compiler) forward(e *Entry, f *Forward, h *VirtualHost) error {
 	case e.total > math.MaxUint32:
 		return fmt.Errorf("the weights of its clusters sum to %d, more than %d", e.total, uint32(math.MaxUint32))
 	}
-	if f.Retry == nil {
+	if f.Retry == nil && h.Retry != nil {
 		f.Retry = h.Retry
 	}
-	if f.Mirrors == nil {
+	if f.Mirrors == nil && h.Mirrors != nil {
 		f.Mirrors = h.Mirrors
 	}
-	if f.Hash == nil {
+	if f.Hash == nil && h.Hash != nil {
 		f.Hash = h.Hash
 	}
 	for i := range f.Mirrors {

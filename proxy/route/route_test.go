@@ -18,8 +18,8 @@ func prefix(p, cluster string) Route {
 	return Route{Name: cluster, Match: Match{Path: PathMatch{Kind: PathPrefix, Value: p}}, Forward: to(cluster)}
 }
 
-func host(name string, domains ...string) VirtualHost {
-	return VirtualHost{Name: name, Domains: domains, Routes: []Route{prefix("/", name)}}
+func host(name string, domains ...string) *VirtualHost {
+	return &VirtualHost{Name: name, Domains: domains, Routes: []Route{prefix("/", name)}}
 }
 
 func compile(t testing.TB, cfg *Config) *Table {
@@ -44,7 +44,7 @@ func where(t *Table, d Decision) string {
 }
 
 func TestHosts(t *testing.T) {
-	hosts := []VirtualHost{
+	hosts := []*VirtualHost{
 		host("exact", "Shop.Example"), host("port", "shop.example:8080"), host("six", "[fd00::1]"),
 		host("suffix", "*.example"), host("longer", "*.api.example"), host("dash", "*-eu.api.example"),
 		host("prefix", "www.*"), host("longprefix", "www.x.*"), host("any", "*"),
@@ -89,7 +89,7 @@ func TestHosts(t *testing.T) {
 }
 
 func TestNoOtherHostIsTried(t *testing.T) {
-	table := compile(t, &Config{VirtualHosts: []VirtualHost{
+	table := compile(t, &Config{VirtualHosts: []*VirtualHost{
 		{Name: "a", Domains: []string{"a"}, Routes: []Route{prefix("/x", "x")}}, host("any", "*"),
 	}})
 	if d := table.Match(get("a", "/y"), &Facts{}); d.Kind != NoRoute || d.Host.Name != "a" {
@@ -115,7 +115,7 @@ func TestPaths(t *testing.T) {
 		{path(PathRegex, "/a|/b", false), "/a /b", "/ab"},
 		{path(PathTemplate, "/a/*/c", false), "/a/b/c /a/b/c?x", "/a/c /a/b/c/d"},
 	} {
-		table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: tc.m, Forward: to("c")}}}}})
+		table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: tc.m, Forward: to("c")}}}}})
 		for _, p := range strings.Fields(tc.yes) {
 			if d := table.Match(get("h", p), &Facts{}); d.Kind != ToCluster {
 				t.Errorf("%s does not match %s", tc.m.Path.String(), p)
@@ -130,7 +130,7 @@ func TestPaths(t *testing.T) {
 }
 
 func TestConnect(t *testing.T) {
-	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{
+	table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{
 		{Match: Match{Path: PathMatch{Kind: PathConnect}}, Forward: to("tunnel")}, prefix("/", "plain"),
 	}}}})
 	for want, r := range map[string]*message.Request{
@@ -141,7 +141,7 @@ func TestConnect(t *testing.T) {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	plain := compile(t, &Config{VirtualHosts: []VirtualHost{host("h", "*")}})
+	plain := compile(t, &Config{VirtualHosts: []*VirtualHost{host("h", "*")}})
 	if d := plain.Match(&message.Request{Method: "CONNECT", Authority: "x:80"}, &Facts{}); d.Kind != NoRoute {
 		t.Error("CONNECT must only be taken by routes that say so")
 	}
@@ -171,7 +171,7 @@ func TestConditions(t *testing.T) {
 		{Match{Fraction: &Fraction{5, 100}}, true},
 		{Match{Fraction: &Fraction{4, 100}}, false},
 	} {
-		table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: base(tc.m), Forward: to("c")}}}}})
+		table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: base(tc.m), Forward: to("c")}}}}})
 		if got := table.Match(r, f).Kind == ToCluster; got != tc.want {
 			t.Errorf("case %d: %v", i, got)
 		}
@@ -180,7 +180,7 @@ func TestConditions(t *testing.T) {
 
 func TestWeights(t *testing.T) {
 	f := &Forward{Random: "x-random", Clusters: []Weighted{{Cluster: "a", Weight: 1}, {Cluster: "never", Weight: 0}, {Cluster: "b", Weight: 3}}}
-	table := compile(t, &Config{VirtualHosts: []VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: Match{Path: PathMatch{Value: "/"}}, Forward: f}}}}})
+	table := compile(t, &Config{VirtualHosts: []*VirtualHost{{Name: "h", Domains: []string{"*"}, Routes: []Route{{Match: Match{Path: PathMatch{Value: "/"}}, Forward: f}}}}})
 	got := map[string]int{}
 	for i := range uint64(400) {
 		d := table.Match(get("h", "/"), &Facts{Random: i})
@@ -201,19 +201,19 @@ func TestWeights(t *testing.T) {
 
 func TestCompileRefuses(t *testing.T) {
 	one := func(r Route) *Config {
-		return &Config{VirtualHosts: []VirtualHost{{Name: "vh", Domains: []string{"*"}, Routes: []Route{r}}}}
+		return &Config{VirtualHosts: []*VirtualHost{{Name: "vh", Domains: []string{"*"}, Routes: []Route{r}}}}
 	}
 	at := func(m Match, f *Forward) *Config { return one(Route{Name: "rt", Match: m, Forward: f}) }
 	any := Match{Path: PathMatch{Value: "/"}}
 	rewrite := func(rw Rewrite) *Config { f := to("c"); f.Rewrite = rw; return at(any, f) }
 	headers := func(ops HeaderOps) *Config { r := prefix("/", "c"); r.RequestHeaders = ops; return one(r) }
 	for want, cfg := range map[string]*Config{
-		`virtual host "b": domain "A.com" is there already in virtual host "a"`: {VirtualHosts: []VirtualHost{host("a", "a.com"), host("b", "A.com")}},
-		`virtual host "b": domain "*" is there already in virtual host "a"`:     {VirtualHosts: []VirtualHost{host("a", "*"), host("b", "*")}},
-		`domain "*.a" is there already`:                                         {VirtualHosts: []VirtualHost{host("a", "*.a", "*.a")}},
-		`virtual host "a": it has no domains`:                                   {VirtualHosts: []VirtualHost{host("a")}},
-		`an empty domain`:                                                       {VirtualHosts: []VirtualHost{host("a", "")}},
-		`a character that no host has`:                                          {VirtualHosts: []VirtualHost{host("a", "a\nb")}},
+		`virtual host "b": domain "A.com" is there already in virtual host "a"`: {VirtualHosts: []*VirtualHost{host("a", "a.com"), host("b", "A.com")}},
+		`virtual host "b": domain "*" is there already in virtual host "a"`:     {VirtualHosts: []*VirtualHost{host("a", "*"), host("b", "*")}},
+		`domain "*.a" is there already`:                                         {VirtualHosts: []*VirtualHost{host("a", "*.a", "*.a")}},
+		`virtual host "a": it has no domains`:                                   {VirtualHosts: []*VirtualHost{host("a")}},
+		`an empty domain`:                                                       {VirtualHosts: []*VirtualHost{host("a", "")}},
+		`a character that no host has`:                                          {VirtualHosts: []*VirtualHost{host("a", "a\nb")}},
 		`virtual host "vh": route 0 ("rt"): regular expression "("`:             at(Match{Path: PathMatch{Kind: PathRegex, Value: "("}}, to("c")),
 		`path_separated_prefix`:                                                 at(Match{Path: PathMatch{Kind: PathSegments, Value: "/a/"}}, to("c")),
 		`path template`:                                                         at(Match{Path: PathMatch{Kind: PathTemplate, Value: "a"}}, to("c")),
@@ -246,12 +246,12 @@ func TestCompileRefuses(t *testing.T) {
 
 func TestWalkVisitsEverySlot(t *testing.T) {
 	f := &Forward{Clusters: []Weighted{{Cluster: "a", Weight: 1}, {Cluster: "b", Weight: 1}}}
-	table := compile(t, &Config{VirtualHosts: []VirtualHost{
+	table := compile(t, &Config{VirtualHosts: []*VirtualHost{
 		host("x", "x"), {Name: "y", Domains: []string{"y"}, Routes: []Route{{Match: Match{Path: PathMatch{Value: "/a"}}, Forward: f}, prefix("/", "c")}},
 	}})
 	var got []string
-	table.Walk(func(slot int, h *VirtualHost, r *Route, choice int) {
-		got = append(got, fmt.Sprint(slot, h.Name, r.Forward.Clusters[choice].Cluster))
+	table.Walk(func(slot, h int, r *Route, choice int) {
+		got = append(got, fmt.Sprint(slot, table.Config().VirtualHosts[h].Name, r.Forward.Clusters[choice].Cluster))
 	})
 	if want := "[0xx 1ya 2yb 3yc]"; fmt.Sprint(got) != want || table.Slots() != 4 {
 		t.Errorf("%v, want %s", got, want)
@@ -263,7 +263,7 @@ func TestExplain(t *testing.T) {
 		Headers: []match.Header{{Name: "x-canary", Test: match.HeaderPresent}}}, Forward: to("v3")}
 	split := Route{Name: "split", Match: Match{Path: PathMatch{Value: "/"}},
 		Forward: &Forward{Clusters: []Weighted{{Cluster: "v1", Weight: 90}, {Cluster: "v2", Weight: 10}}}}
-	table := compile(t, &Config{Name: "80", IgnorePort: true, VirtualHosts: []VirtualHost{
+	table := compile(t, &Config{Name: "80", IgnorePort: true, VirtualHosts: []*VirtualHost{
 		{Name: "cart:80", Domains: []string{"cart.shop", "cart"}, Routes: []Route{prefix("/api", "api"), canary, split, prefix("/", "last")}},
 		host("wild", "*.shop"), host("allow_any", "*"),
 	}})
@@ -281,7 +281,7 @@ func TestExplain(t *testing.T) {
 	if got := e.String(); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
-	none := compile(t, &Config{Name: "t", VirtualHosts: []VirtualHost{host("a", "a")}})
+	none := compile(t, &Config{Name: "t", VirtualHosts: []*VirtualHost{host("a", "a")}})
 	e = none.Explain(get("b", "/"), &Facts{})
 	if got := e.String(); got != "table t: no virtual host\n  no virtual host has a domain for \"b\"\n" {
 		t.Errorf("%s", got)

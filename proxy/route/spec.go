@@ -11,11 +11,11 @@ import (
 
 // A Config is a route table as configured (RouteConfiguration). Compile keeps
 // what it points to, and fills in what routes take over from their virtual host;
-// nobody writes to it afterwards.
+// nobody writes to it afterwards, nor does Compile if a virtual host comes again in another table.
 type Config struct {
 	Name         string
 	Source       string // provenance, may be ""
-	VirtualHosts []VirtualHost
+	VirtualHosts []*VirtualHost
 	// IgnorePort compares hosts without their port (ignore_port_in_host_matching).
 	IgnorePort bool
 	// MostSpecificWins applies header operations of the table first and of the

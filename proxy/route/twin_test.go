@@ -43,7 +43,7 @@ func slowMatch(cfg *Config, r *message.Request, f *Facts) (vhost, route string, 
 				n = 1000 + len(d)
 			}
 			if n > rank {
-				best, rank = &cfg.VirtualHosts[i], n
+				best, rank = cfg.VirtualHosts[i], n
 			}
 		}
 	}
@@ -133,7 +133,7 @@ func randomConfig(rng *rand.Rand) *Config {
 	cfg := &Config{IgnorePort: rng.IntN(2) == 0}
 	taken := map[string]bool{}
 	for i := range 1 + rng.IntN(4) {
-		vh := VirtualHost{Name: fmt.Sprint("vh", i)}
+		vh := &VirtualHost{Name: fmt.Sprint("vh", i)}
 		for range 1 + rng.IntN(3) {
 			d := pick(rng, "", "*", "*.") + pick(rng, "a.b", "b", "a.b:80", "A.B.c", "b.c") + pick(rng, "", "", ".*")
 			if strings.HasPrefix(d, "*") && strings.HasSuffix(d, "*") {
@@ -223,7 +223,7 @@ func bigTable(t testing.TB) *Table {
 	cfg := &Config{Name: "80", IgnorePort: true}
 	for i := range 1000 {
 		name := fmt.Sprintf("svc-%d.ns-%d.svc.cluster.local", i, i%50)
-		vh := VirtualHost{Name: name + ":80", Domains: []string{name, name + ".", fmt.Sprintf("svc-%d", i), fmt.Sprintf("*.w%d.example", i)}}
+		vh := &VirtualHost{Name: name + ":80", Domains: []string{name, name + ".", fmt.Sprintf("svc-%d", i), fmt.Sprintf("*.w%d.example", i)}}
 		for j := range 9 {
 			vh.Routes = append(vh.Routes, prefix(fmt.Sprintf("/api/v%d", j), fmt.Sprintf("c-%d-%d", i, j)))
 		}

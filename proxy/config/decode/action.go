@@ -44,6 +44,7 @@ func (d *Routes) action(r *route.Route, m *routev3.Route) (err error) {
 
 func (d *Routes) body(s *corev3.DataSource) (string, error) {
 	var body string
+	d.host.bodies = d.host.bodies || s != nil
 	switch s := s.GetSpecifier().(type) {
 	case nil:
 	case *corev3.DataSource_InlineString:
@@ -133,7 +134,7 @@ func (d *Routes) clusters(f *route.Forward, m *routev3.RouteAction) (err error) 
 			if w.ResponseHeaders, err = HeaderOps(c.GetResponseHeadersToAdd(), c.GetResponseHeadersToRemove()); err != nil {
 				return fmt.Errorf("weighted_clusters.clusters[%d].response_headers_to_add%w", i, err)
 			}
-			if d.settings[w], err = Settings(c.GetTypedPerFilterConfig(), d.Registry); err != nil {
+			if err = d.set(w, c.GetTypedPerFilterConfig()); err != nil {
 				return fmt.Errorf("weighted_clusters.clusters[%d].%w", i, err)
 			}
 		}

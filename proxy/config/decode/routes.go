@@ -9,6 +9,7 @@ import (
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	uritemplatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/path/match/uri_template/v3"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meltemi/meltemi/proxy/config/strict"
 	"github.com/meltemi/meltemi/proxy/filter"
@@ -22,9 +23,20 @@ type Routes struct {
 	// Read reads the file of a direct response's body.
 	Read func(path string) ([]byte, error)
 
-	maxBody  int
-	settings map[any][]filter.Setting // by *route.VirtualHost, *route.Route, *route.Weighted
+	maxBody int
+	host    *Host // being read
 }
+
+// A Host is a virtual host that was read. Tables share it: nobody writes to it.
+type Host struct {
+	spec     *route.VirtualHost
+	settings map[any][]filter.Setting // by *route.VirtualHost, *route.Route, *route.Weighted; only where there are some
+	bodies   bool
+}
+
+// Fixed reports whether h depends on its message alone, so that it need not be read again while that stays the same.
+// A body depends on a file or on a limit of the table.
+func (h *Host) Fixed() bool { return !h.bodies }
 
 // A Table is a compiled table with what its routes say to filters, by slot.
 type Table struct {
@@ -37,15 +49,22 @@ const defaultMaxBody = 4096
 
 // Table reads and compiles m.
 func (d Routes) Table(m *routev3.RouteConfiguration) (*Table, error) {
-	d.settings = map[any][]filter.Setting{}
-	d.maxBody = defaultMaxBody
-	if n := m.GetMaxDirectResponseBodySizeBytes(); n != nil {
-		d.maxBody = int(n.GetValue())
+	hosts := make([]*Host, len(m.GetVirtualHosts()))
+	for i, vh := range m.GetVirtualHosts() {
+		var err error
+		if hosts[i], err = d.Host(m, vh); err != nil {
+			return nil, err
+		}
 	}
+	return d.Compile(m, hosts)
+}
+
+// Compile reads and compiles m with hosts in the place of its own.
+func (d Routes) Compile(m *routev3.RouteConfiguration, hosts []*Host) (*Table, error) {
 	cfg := &route.Config{
 		Name: m.GetName(), Source: Source(m.GetMetadata()), IgnorePort: m.GetIgnorePortInHostMatching(),
 		MostSpecificWins: m.GetMostSpecificHeaderMutationsWins(), InternalOnly: m.GetInternalOnlyHeaders(),
-		VirtualHosts: make([]route.VirtualHost, len(m.GetVirtualHosts())),
+		VirtualHosts: make([]*route.VirtualHost, len(hosts)),
 	}
 	var err error
 	if cfg.RequestHeaders, err = HeaderOps(m.GetRequestHeadersToAdd(), m.GetRequestHeadersToRemove()); err != nil {
@@ -58,27 +77,54 @@ func (d Routes) Table(m *routev3.RouteConfiguration) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, vh := range m.GetVirtualHosts() {
-		if err := d.host(&cfg.VirtualHosts[i], vh); err != nil {
-			return nil, fmt.Errorf("virtual host %q: %w", vh.GetName(), err)
-		}
+	for i, h := range hosts {
+		cfg.VirtualHosts[i] = h.spec
 	}
 	table, err := route.Compile(cfg)
 	if err != nil {
 		return nil, err
 	}
 	out := &Table{Table: table, Settings: make([][]filter.Setting, table.Slots())}
-	table.Walk(func(slot int, h *route.VirtualHost, r *route.Route, choice int) {
+	table.Walk(func(slot, host int, r *route.Route, choice int) {
+		h := hosts[host]
+		if len(own)+len(h.settings) == 0 {
+			return
+		}
 		var weighted []filter.Setting
 		if r.Forward != nil {
-			weighted = d.settings[&r.Forward.Clusters[choice]]
+			weighted = h.settings[&r.Forward.Clusters[choice]]
 		}
-		out.Settings[slot] = Merge(weighted, d.settings[r], d.settings[h], own)
+		out.Settings[slot] = Merge(weighted, h.settings[r], h.settings[h.spec], own)
 	})
 	return out, nil
 }
 
-func (d *Routes) host(h *route.VirtualHost, m *routev3.VirtualHost) (err error) {
+// Host reads a virtual host of table m.
+func (d Routes) Host(m *routev3.RouteConfiguration, vh *routev3.VirtualHost) (*Host, error) {
+	d.maxBody = defaultMaxBody
+	if n := m.GetMaxDirectResponseBodySizeBytes(); n != nil {
+		d.maxBody = int(n.GetValue())
+	}
+	d.host = &Host{spec: &route.VirtualHost{}}
+	if err := d.virtualHost(d.host.spec, vh); err != nil {
+		return nil, fmt.Errorf("virtual host %q: %w", vh.GetName(), err)
+	}
+	return d.host, nil
+}
+
+// set notes what a part of the host being read says to filters.
+func (d *Routes) set(part any, m map[string]*anypb.Any) error {
+	s, err := Settings(m, d.Registry)
+	if len(s) > 0 {
+		if d.host.settings == nil {
+			d.host.settings = map[any][]filter.Setting{}
+		}
+		d.host.settings[part] = s
+	}
+	return err
+}
+
+func (d *Routes) virtualHost(h *route.VirtualHost, m *routev3.VirtualHost) (err error) {
 	h.Name, h.Domains, h.Source = m.GetName(), m.GetDomains(), Source(m.GetMetadata())
 	h.AttemptCount, h.AttemptCountOut = m.GetIncludeRequestAttemptCount(), m.GetIncludeAttemptCountInResponse()
 	switch m.GetRequireTls() {
@@ -99,7 +145,7 @@ func (d *Routes) host(h *route.VirtualHost, m *routev3.VirtualHost) (err error) 
 	if h.Mirrors, err = each(m.GetRequestMirrorPolicies(), mirror); err != nil {
 		return fmt.Errorf("request_mirror_policies%w", err)
 	}
-	if d.settings[h], err = Settings(m.GetTypedPerFilterConfig(), d.Registry); err != nil {
+	if err = d.set(h, m.GetTypedPerFilterConfig()); err != nil {
 		return err
 	}
 	limit := int64(m.GetPerRequestBufferLimitBytes().GetValue())
@@ -133,7 +179,7 @@ func (d *Routes) route(r *route.Route, m *routev3.Route) (err error) {
 			r.Decorator.Propagate = p.GetValue()
 		}
 	}
-	if d.settings[r], err = Settings(m.GetTypedPerFilterConfig(), d.Registry); err != nil {
+	if err = d.set(r, m.GetTypedPerFilterConfig()); err != nil {
 		return err
 	}
 	return d.action(r, m)

@@ -7,6 +7,7 @@
 // instead of wondering.
 //
 //	strict.go  Unmarshal, Check
+//	parts.go   UnmarshalBut, Part: the same, one part at a time
 //	fields.go  the table of what is honoured
 //	object.go  Object: a Struct read with the same strictness
 package strict

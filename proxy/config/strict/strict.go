@@ -37,12 +37,17 @@ func Unmarshal(a *anypb.Any, m proto.Message) error {
 }
 
 // Check refuses fields of m that are unknown, not honoured, or invalid.
-func Check(m proto.Message) error {
-	if err := walk(m.ProtoReflect(), nil, 0); err != nil {
+func Check(m proto.Message) error { return check(m, nil) }
+
+func check(m proto.Message, at *step) error {
+	if err := walk(m.ProtoReflect(), at, 0); err != nil {
 		return err
 	}
 	if v, ok := m.(interface{ Validate() error }); ok {
 		if err := v.Validate(); err != nil {
+			if at != nil {
+				return fmt.Errorf("%s: invalid: %w", at, err)
+			}
 			return fmt.Errorf("invalid: %w", err)
 		}
 	}
