@@ -221,7 +221,11 @@ func (s *Store) tableReady(e *routeEntry, w *waiting) bool {
 // emptier says whether next names a cluster without endpoints that old does not.
 func (s *Store) emptier(old, next *RouteTable) bool {
 	var had map[string]bool // that old names; made when it is asked for
-	for _, name := range next.Clusters() {
+	was := old.Clusters()
+	for i, name := range next.Clusters() {
+		if i < len(was) && was[i] == name {
+			continue // in a table of which little has changed, most are where they were
+		}
 		c := s.clusters[name]
 		if c == nil || c.active == nil || !c.active.EDS {
 			continue
@@ -231,7 +235,7 @@ func (s *Store) emptier(old, next *RouteTable) bool {
 		}
 		if had == nil {
 			had = map[string]bool{}
-			for _, name := range old.Clusters() {
+			for _, name := range was {
 				had[name] = true
 			}
 		}
