@@ -542,3 +542,18 @@ func TestAClusterOutlivesTheTablesThatNameIt(t *testing.T) {
 		t.Error("the cluster is still there, and no table names it")
 	}
 }
+
+// FuzzLoadStatic reads files that hold a whole configuration.
+func FuzzLoadStatic(f *testing.F) {
+	f.Add([]byte("static_resources:\n  clusters:\n  - name: a\n    type: STATIC\n  listeners:\n  - name: l\n    address: {socket_address: {address: 127.0.0.1, port_value: 80}}\n"))
+	f.Add([]byte(`{"static_resources":{"secrets":[{"name":"s"}]}}`))
+	f.Add([]byte("static_resources: &a [*a]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		w := newWorld(t)
+		if snap, err := w.LoadStatic(text); err == nil && snap == nil {
+			t.Error("neither a snapshot nor an error")
+		} else if err != nil && strings.Contains(err.Error(), defect) {
+			t.Error(err)
+		}
+	})
+}
