@@ -193,7 +193,7 @@ func TestAListenerThatDoesNotListen(t *testing.T) {
 		}
 	}
 	w := newWorld(t, "testdata/sidecar.yaml")
-	q := Query{Side: Inbound, URL: "http://ratings:9080/", Address: ask(t, w, Query{Side: Outbound, URL: "http://ratings:9080/"}).Next.Address}
+	q := Query{Side: Inbound, URL: "http://ratings:9080/", Address: "127.0.0.1:15090"}
 	a := ask(t, w, q)
 	w.Unopened = map[string]error{step(t, a, StageListener).Name: errors.New("the port is taken")}
 	if a = ask(t, w, q); a.Outcome != Refuse || !strings.Contains(a.Summary, "the port is taken") {
