@@ -191,18 +191,28 @@ func TestDrain(t *testing.T) {
 }
 
 func TestHeed(t *testing.T) {
-	signals := make(chan os.Signal)
-	insisted := make(chan struct{})
-	ctx, stop := Heed(t.Context(), signals, slog.New(slog.DiscardHandler), func() { close(insisted) })
-	signals <- os.Interrupt
-	<-ctx.Done()
-	signals <- os.Interrupt
-	<-insisted
-	stop()
-	stop()
-	ctx, stop = Heed(t.Context(), signals, slog.New(slog.DiscardHandler), func() {})
-	stop()
-	<-ctx.Done()
+	synctest.Test(t, func(t *testing.T) {
+		signals := make(chan os.Signal)
+		insisted := make(chan struct{})
+		ctx, stop := Heed(t.Context(), signals, slog.New(slog.DiscardHandler), func() { close(insisted) })
+		signals <- os.Interrupt
+		<-ctx.Done()
+		signals <- os.Interrupt // to our whole group, after it was sent to us
+		synctest.Wait()
+		select {
+		case <-insisted:
+			t.Error("one wish was taken for two")
+		default:
+		}
+		time.Sleep(200 * time.Millisecond) // fake time
+		signals <- os.Interrupt
+		<-insisted
+		stop()
+		stop()
+		ctx, stop = Heed(t.Context(), signals, slog.New(slog.DiscardHandler), func() {})
+		stop()
+		<-ctx.Done()
+	})
 }
 
 func TestAdmin(t *testing.T) {

@@ -8,7 +8,12 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"time"
 )
+
+// echo is how long after the first signal another is the same wish: a terminal that is closed signals its
+// session's leader twice, and timeout(1) signals its command, then its command's group.
+const echo = 100 * time.Millisecond
 
 // Heed returns a context that ends with the first signal; the second calls insist, which is expected to
 // end the process at once. stop ends the context and stops listening. The caller subscribes the channel.
@@ -16,7 +21,8 @@ func Heed(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, insis
 	ctx, cancel := context.WithCancel(ctx)
 	over := make(chan struct{})
 	go func() {
-		for asked := false; ; asked = true {
+		var asked time.Time
+		for {
 			select {
 			case <-over:
 				return
@@ -24,12 +30,14 @@ func Heed(ctx context.Context, signals <-chan os.Signal, log *slog.Logger, insis
 				switch {
 				case !ok:
 					return
-				case asked:
+				case asked.IsZero():
+					asked = time.Now()
+					log.Info("stopping; once more stops at once", "signal", s.String())
+					cancel()
+				case time.Since(asked) >= echo:
 					insist()
 					return
 				}
-				log.Info("stopping; once more stops at once", "signal", s.String())
-				cancel()
 			}
 		}
 	}()
