@@ -130,6 +130,9 @@ func (f folder) clean(ctx context.Context, j *made.Journal) error {
 			errs = append(errs, r.journal.Undo(ctx))
 		}
 	}
+	for _, dir := range []string{f.dir, f.state(), f.registrations(), f.runs(), filepath.Join(f.dir, "proxies")} {
+		errs = append(errs, made.Sweep(dir))
+	}
 	return errors.Join(errs...)
 }
 

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 )
 
 // Kind is what a Thing is.
@@ -138,9 +139,29 @@ func (j *Journal) saveLocked() error {
 	return nil
 }
 
+// tempFile is the pattern of what WriteFile writes for a file before it takes its place.
+func tempFile(name string) string { return "." + name + "-*" }
+
+// tempAge is older than anything that WriteFile is still writing.
+const tempAge = time.Minute
+
+// Sweep removes from dir what WriteFile, killed at its work, left there.
+func Sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, tempFile("*")))
+	for _, path := range left {
+		if info, statErr := os.Stat(path); statErr != nil || time.Since(info.ModTime()) < tempAge {
+			continue
+		}
+		if e := os.Remove(path); e != nil && !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}
+	return err
+}
+
 // WriteFile puts a file in place as a whole: readers and crashes see the old content or the new.
 func WriteFile(path string, content []byte, mode fs.FileMode) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	f, err := os.CreateTemp(filepath.Dir(path), tempFile(filepath.Base(path)))
 	if err != nil {
 		return err
 	}

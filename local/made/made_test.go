@@ -254,3 +254,48 @@ func TestSettingsAndTables(t *testing.T) {
 		t.Errorf("the setting is %q", b)
 	}
 }
+
+func TestKillWaitsForNothingAndKeepsTheList(t *testing.T) {
+	j := journal(t)
+	th, done := sleeper(t, j, "trap '' TERM; sleep 1000 & wait; sleep 1000")
+	if err := j.Record(Thing{Kind: File, Name: "stays"}); err != nil {
+		t.Fatal(err)
+	}
+	j.Kill()
+	<-done
+	if th.Alive() || len(j.Things()) != 2 {
+		t.Errorf("alive %v, listed %v", th.Alive(), j.Things())
+	}
+}
+
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "a.json")
+	if err := WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	old, young := filepath.Join(dir, ".a.json-1"), filepath.Join(dir, ".a.json-2")
+	for _, path := range []string{old, young} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	long := time.Now().Add(-2 * tempAge)
+	for _, path := range []string{old, file} {
+		if err := os.Chtimes(path, long, long); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := Sweep(dir); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 2 {
+		t.Errorf("left: %v", left)
+	}
+	if _, err := os.Stat(old); err == nil {
+		t.Error("the remains of a write are left")
+	}
+	if _, err := os.Stat(young); err != nil {
+		t.Error("what is being written is gone")
+	}
+}

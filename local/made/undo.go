@@ -72,13 +72,7 @@ func (t Thing) undo(ctx context.Context) error {
 
 // end asks the process to end, waits, and insists. One that never ran, or is another by now, is left alone.
 func (t Thing) end(ctx context.Context) error {
-	if t.PID == 0 {
-		if t.PID = findMarked(t.Marker); t.PID == 0 {
-			return nil
-		}
-		t.Born = Born(t.PID)
-	}
-	if !t.Alive() {
+	if t = t.found(); !t.Alive() {
 		return nil
 	}
 	t.signal(false)
@@ -95,6 +89,27 @@ func (t Thing) end(ctx context.Context) error {
 		return nil
 	}
 	return fmt.Errorf("process %d does not end", t.PID)
+}
+
+// Kill ends all processes listed, at once and without waiting. They stay listed.
+func (j *Journal) Kill() {
+	for _, t := range j.Things() {
+		if t.Kind != Process || t.Boot != "" && t.Boot != bootID() {
+			continue
+		}
+		if t = t.found(); t.Alive() {
+			t.signal(true)
+		}
+	}
+}
+
+// found is t with its process, if that was started but not yet noted.
+func (t Thing) found() Thing {
+	if t.PID == 0 {
+		t.PID = findMarked(t.Marker)
+		t.Born = Born(t.PID)
+	}
+	return t
 }
 
 // gone waits until the process has ended.
