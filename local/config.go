@@ -44,6 +44,11 @@ type UpConfig struct {
 	// Plain writes lines instead of drawing on Terminal.
 	Plain    bool
 	Terminal *os.File // where the live view may draw, if it is one; nil: nowhere
+	NoColor  bool
+
+	// Insist, once closed, makes Up end at once: it kills its processes, and what else it made is left
+	// to the next Up.
+	Insist <-chan struct{}
 
 	XDS, Monitoring uint16 // ports of the control plane
 

@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/term"
-
 	"github.com/meltemi/meltemi/control/ca"
 	"github.com/meltemi/meltemi/daemon"
 	"github.com/meltemi/meltemi/local/made"
@@ -53,7 +51,7 @@ type up struct {
 }
 
 // Up runs a mesh until ctx ends, then takes down all it made. With Check it ends by itself, with an
-// error if a check failed.
+// error if a check failed. After ErrInsisted it is still at work: the program should end.
 func Up(ctx context.Context, cfg UpConfig) error {
 	if err := cfg.validate(); err != nil {
 		return err
@@ -71,20 +69,45 @@ func Up(ctx context.Context, cfg UpConfig) error {
 	if u.journal, err = made.Open(u.folder.made()); err != nil {
 		return err
 	}
+	u.face = newFace(cfg)
+	lived := make(chan error, 1)
+	go func() { lived <- u.live(ctx) }()
+	select {
+	case err := <-lived:
+		return err
+	case <-cfg.Insist:
+		u.face.Close()
+		u.journal.Kill()
+		return ErrInsisted
+	}
+}
+
+// ErrInsisted is why Up left things behind.
+var ErrInsisted = errors.New("ended at once: all processes are killed; the next \"meltemi up\" on this state folder removes the rest")
+
+func newFace(cfg UpConfig) view.Face {
+	if t := cfg.Terminal; !cfg.Plain && !cfg.Check && t != nil && view.Drawable(t) {
+		return view.NewScreen(t, !cfg.NoColor)
+	}
+	return view.NewLines(cfg.Out, reportEvery)
+}
+
+// live is Up's whole life.
+func (u *up) live(ctx context.Context) error {
 	if err := u.folder.clean(ctx, u.journal); err != nil {
 		return fmt.Errorf("cleaning up what an earlier mesh left behind: %w", err)
 	}
 	if err := u.folder.sweepServices(); err != nil {
 		return err
 	}
-	err = u.prepare(ctx)
+	err := u.prepare(ctx)
 	if err == nil {
 		err = u.run(ctx)
 	}
 	// Taking down is not interrupted by what ended the rest.
 	undone := errors.Join(u.journal.Undo(context.WithoutCancel(ctx)), u.folder.sweepServices())
 	if undone == nil {
-		_, _ = fmt.Fprintln(cfg.Out, "all that was made is removed")
+		_, _ = fmt.Fprintln(u.cfg.Out, "all that was made is removed")
 	}
 	return errors.Join(err, undone)
 }
@@ -142,10 +165,6 @@ func (u *up) prepare(ctx context.Context) error {
 		u.mesh.Subnet, u.mesh.Switch = u.capture.subnet.String(), filepath.Base(u.capture.hub.Path())
 	}
 	u.watcher = watch.New(watch.Defaults(u.mesh.Monitoring))
-	u.face = view.NewLines(u.cfg.Out, reportEvery)
-	if t := u.cfg.Terminal; !u.cfg.Plain && !u.cfg.Check && t != nil && term.IsTerminal(int(t.Fd())) {
-		u.face = view.NewScreen(u.cfg.Terminal)
-	}
 	if u.capture != nil {
 		if err := u.capture.share(u.journal); err != nil {
 			u.say(true, "workloads cannot reach beyond the mesh: %s", err)
@@ -249,6 +268,9 @@ func (u *up) say(bad bool, format string, args ...any) {
 func (u *up) run(ctx context.Context) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
+	if !u.cfg.Check {
+		defer context.AfterFunc(ctx, func() { u.say(false, "ending; to be asked once more ends at once") })()
+	}
 	g := daemon.Group{Log: u.cfg.Log, Grace: 2 * made.Patience}
 	g.Go("view", func(ctx context.Context) error { return u.face.Run(ctx, quit) })
 	controlUp, membersUp := make(chan struct{}), make(chan struct{})

@@ -99,12 +99,37 @@ func work(do func(ctx context.Context, args []string) error) func(*cobra.Command
 		signals := make(chan os.Signal, 2)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 		defer signal.Stop(signals)
-		quiet := logs.New(os.Stderr, logs.Config{Level: logs.Off}).Logger("signals")
-		ctx, stop := daemon.Heed(cmd.Context(), signals, quiet, func() { os.Exit(exitFailure) })
+		ctx, stop := heed(cmd.Context(), signals, func() { os.Exit(exitFailure) })
 		defer stop()
 		return fail(do(ctx, args))
 	}
 }
+
+// workThatLeavesThings is work for what must not end before it has cleaned up: every way to end it
+// asks it to. When the second closes insist, it is for it to end at once.
+func workThatLeavesThings(do func(ctx context.Context, insist <-chan struct{}, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		signals := make(chan os.Signal, 2)
+		signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGQUIT)
+		if !signal.Ignored(syscall.SIGHUP) { // as with nohup
+			signal.Notify(signals, syscall.SIGHUP)
+		}
+		defer signal.Stop(signals)
+		survivePipes()
+		insist := make(chan struct{})
+		ctx, stop := heed(cmd.Context(), signals, func() { close(insist) })
+		defer stop()
+		return fail(do(ctx, insist, args))
+	}
+}
+
+func heed(ctx context.Context, signals <-chan os.Signal, insist func()) (context.Context, func()) {
+	return daemon.Heed(ctx, signals, logs.New(os.Stderr, logs.Config{Level: logs.Off}).Logger("signals"), insist)
+}
+
+// survivePipes makes writing to a standard output that nobody reads an error like any other, in
+// the place of our end. Children are not affected, as they would be if the signal were ignored.
+func survivePipes() { signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE) }
 
 func fail(err error) error {
 	if err == nil {

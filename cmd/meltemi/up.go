@@ -34,19 +34,6 @@ func dataPlane() string {
 	return beside
 }
 
-// sibling is the program with the data plane alone, if it stands beside this one.
-func sibling() string {
-	self, err := os.Executable()
-	if err != nil {
-		return ""
-	}
-	path := filepath.Join(filepath.Dir(self), "meltemi-proxy")
-	if i, err := os.Stat(path); err != nil || !i.Mode().IsRegular() {
-		return ""
-	}
-	return path
-}
-
 func upCommand() *cobra.Command {
 	cfg := local.UpDefaults()
 	c := &cobra.Command{
@@ -72,9 +59,10 @@ are told of their proxy by HTTP_PROXY. Everything that was made is removed at th
 	fs.Float64Var(&cfg.Traffic, "traffic", cfg.Traffic, "requests per second to make, so that there is something to see; 0: none")
 	fs.Uint16Var(&cfg.XDS, "xds-port", cfg.XDS, "port of the control plane")
 	fs.Uint16Var(&cfg.Monitoring, "monitoring-port", cfg.Monitoring, "port of the control plane's monitoring")
-	c.RunE = work(func(ctx context.Context, args []string) error {
-		cfg.Paths, cfg.Proxy = args, dataPlane()
-		cfg.Terminal = os.Stdout
+	c.RunE = workThatLeavesThings(func(ctx context.Context, insist <-chan struct{}, args []string) error {
+		cfg.Paths, cfg.Proxy, cfg.Insist = args, dataPlane(), insist
+		cfg.Terminal, cfg.NoColor = os.Stdout, os.Getenv("NO_COLOR") != ""
+		cfg.Plain = cfg.Plain || os.Getenv("TERM") == "dumb"
 		cfg.Log = logs.New(os.Stderr, logs.Config{Level: logs.Off}).Logger("up")
 		return local.Up(ctx, cfg)
 	})
@@ -114,7 +102,6 @@ HTTP_PROXY how to call others. Its exit code is ours.`,
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 		defer signal.Stop(signals)
 		cfg.Command, cfg.Env, cfg.Signals, cfg.Proxy = args, os.Environ(), signals, dataPlane()
-		cfg.Proxy = sibling()
 		cfg.Out = os.Stderr // standard output is the command's
 		return fail(local.Run(c.Context(), cfg))
 	}

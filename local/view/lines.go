@@ -16,8 +16,9 @@ import (
 
 // Lines is a Face of lines.
 type Lines struct {
-	out   io.Writer
-	every time.Duration // between two reports of traffic
+	out    io.Writer
+	every  time.Duration // between two reports of traffic
+	failed chan error    // why nobody reads us any more
 
 	mu       sync.Mutex
 	reported time.Time
@@ -27,7 +28,9 @@ type Lines struct {
 var _ Face = (*Lines)(nil)
 
 // NewLines reports traffic each time that every has passed.
-func NewLines(out io.Writer, every time.Duration) *Lines { return &Lines{out: out, every: every} }
+func NewLines(out io.Writer, every time.Duration) *Lines {
+	return &Lines{out: out, every: every, failed: make(chan error, 1)}
+}
 
 // Begin says where things are.
 func (l *Lines) Begin(h Header) {
@@ -64,14 +67,26 @@ func (l *Lines) Show(p watch.Picture) {
 	}
 }
 
-// Run waits for ctx to end: lines are printed as they come.
+// Run waits for ctx to end, or for nobody to read: lines are printed as they come.
 func (l *Lines) Run(ctx context.Context, _ func()) error {
-	<-ctx.Done()
-	return nil
+	select {
+	case <-ctx.Done():
+		return nil
+	case err := <-l.failed:
+		return fmt.Errorf("nobody reads the output any more: %w", err)
+	}
 }
+
+// Close has nothing to give back.
+func (l *Lines) Close() {}
 
 func (l *Lines) print(s string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, _ = fmt.Fprintln(l.out, s)
+	if _, err := fmt.Fprintln(l.out, s); err != nil {
+		select {
+		case l.failed <- err:
+		default: // the first is enough
+		}
+	}
 }

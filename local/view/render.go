@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/charmbracelet/lipgloss"
-
 	"github.com/meltemi/meltemi/local/watch"
 )
 
@@ -28,12 +26,12 @@ func plainStyle() style {
 	return style{same, same, same, same, same}
 }
 
+// colorStyle paints with the terminal's own sixteen colors.
 func colorStyle() style {
-	paint := func(color string, bold bool) func(string) string {
-		s := lipgloss.NewStyle().Foreground(lipgloss.Color(color)).Bold(bold)
-		return func(t string) string { return s.Render(t) }
+	paint := func(code string) func(string) string {
+		return func(t string) string { return "\x1b[" + code + "m" + t + "\x1b[0m" }
 	}
-	return style{head: paint("6", true), good: paint("2", false), bad: paint("1", true), soft: paint("8", false), bar: paint("4", false)}
+	return style{head: paint("1;36"), good: paint("32"), bad: paint("1;31"), soft: paint("90"), bar: paint("34")}
 }
 
 // render returns the whole screen. Lines are cut to width before they are painted.

@@ -6,7 +6,8 @@
 //	view.go    what is shown: a header, a Picture, events
 //	render.go  all of it as text of a given width; pure
 //	lines.go   for logs and pipes: events as they come, traffic now and then
-//	screen.go  for terminals: drawn anew each second
+//	screen.go  for terminals: drawn anew when something has changed
+//	tty_*.go   a terminal's modes, keys and size
 package view
 
 import (
@@ -38,4 +39,6 @@ type Face interface {
 	Say(Event)
 	// Run shows until ctx ends. quit is called if somebody asks for the end here.
 	Run(ctx context.Context, quit func()) error
+	// Close gives back, at once, what Run has taken; Run does so itself when it ends.
+	Close()
 }

@@ -5,13 +5,13 @@ package view
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
-
-	tea "github.com/charmbracelet/bubbletea"
 
 	"github.com/meltemi/meltemi/local/watch"
 )
@@ -95,22 +95,16 @@ func TestLines(t *testing.T) {
 	}
 }
 
-func TestModel(t *testing.T) {
-	quits := 0
-	var m tea.Model = model{width: 100, style: plainStyle(), header: header, quit: func() { quits++ }}
-	for range 20 {
-		m, _ = m.Update(eventMsg(events[0]))
+func TestOutputThatNobodyReads(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	m, _ = m.Update(eventMsg(Event{noon, "the last", false}))
-	m, _ = m.Update(pictureMsg(picture()))
-	m, _ = m.Update(tea.WindowSizeMsg{Width: 120})
-	m, _ = m.Update(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("q")})
-	m, _ = m.Update(tea.KeyMsg{Type: tea.KeyCtrlC})
-	if quits != 2 {
-		t.Errorf("quit %d times", quits)
-	}
-	got := m.View()
-	if strings.Count(got, "ready in") != maxEvents-1 || !strings.Contains(got, "the last") || !strings.Contains(got, "reviews.yaml:31") {
-		t.Errorf("%s", got)
+	_ = r.Close()
+	l := NewLines(w, time.Second)
+	l.Begin(header)
+	l.Say(events[0])
+	if err := l.Run(t.Context(), nil); !errors.Is(err, syscall.EPIPE) {
+		t.Errorf("got %v", err)
 	}
 }
