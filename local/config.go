@@ -119,10 +119,20 @@ func (c *Config) validate() error {
 	return nil
 }
 
-// An ExitError carries the exit code of the command that Run ran.
-type ExitError struct{ Code int }
+// An ExitError carries the exit code of the command that Run ran, or a shell's for one that could not be run.
+type ExitError struct {
+	Code int
+	Why  error // what the command could not say itself; nil if it ran
+}
 
-func (e *ExitError) Error() string { return fmt.Sprintf("the command ended with exit code %d", e.Code) }
+func (e *ExitError) Error() string {
+	if e.Why != nil {
+		return e.Why.Error()
+	}
+	return fmt.Sprintf("the command ended with exit code %d", e.Code)
+}
+
+func (e *ExitError) Unwrap() error { return e.Why }
 
 // loopback is where all listens that nobody else should reach.
 func loopback(port uint16) netip.AddrPort {

@@ -6,10 +6,13 @@
 package local
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"runtime"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func selfProgram() string {
@@ -31,8 +34,26 @@ func (c command) setAttributes(cmd *exec.Cmd) {
 	}
 }
 
-// signalTo passes a signal on.
+// signal passes a signal on.
 func (p *process) signal(s os.Signal) { _ = p.cmd.Process.Signal(s) }
+
+// typed reports whether a signal was typed at the terminal that in is: those go to everybody in its foreground.
+func typed(s os.Signal, in io.Reader) bool {
+	f, ok := in.(*os.File)
+	if !ok || s != syscall.SIGINT && s != syscall.SIGQUIT {
+		return false
+	}
+	front, err := unix.IoctlGetInt(int(f.Fd()), unix.TIOCGPGRP)
+	return err == nil && front == unix.Getpgrp()
+}
+
+// number is the system's own for a signal.
+func number(s os.Signal) int {
+	if n, ok := s.(syscall.Signal); ok {
+		return int(n)
+	}
+	return 0
+}
 
 // signalNumber is the signal that ended a process.
 func signalNumber(e *exec.ExitError) int {

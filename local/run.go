@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,6 +23,8 @@ type joiner struct {
 	mesh   Mesh
 	run    runJournal
 	unit   *unit
+
+	program string // of the command
 }
 
 // Run runs cfg.Command as a member of the mesh until it ends. A command that ends otherwise than well is
@@ -36,6 +39,9 @@ func Run(ctx context.Context, cfg RunConfig) (err error) {
 		return err
 	}
 	r.folder = folder{abs}
+	if r.program, err = lookUp(cfg.Command[0]); err != nil {
+		return err
+	}
 	if r.mesh, err = r.folder.running(); err != nil {
 		return err
 	}
@@ -52,10 +58,44 @@ func Run(ctx context.Context, cfg RunConfig) (err error) {
 		end := context.WithoutCancel(ctx)
 		err = errors.Join(err, r.run.journal.Undo(end), r.folder.sweepServices())
 	}()
-	if err := r.enter(ctx, m); err != nil {
+	if err := r.join(ctx, m); err != nil {
 		return err
 	}
 	return r.command(ctx)
+}
+
+// What a shell says of a command that it cannot run.
+const (
+	exitNotExecutable = 126
+	exitNotFound      = 127
+)
+
+// lookUp finds the program of a command, before anybody joins for one that is none.
+func lookUp(name string) (string, error) {
+	path, err := exec.LookPath(name)
+	switch {
+	case err == nil:
+		return path, nil
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, fs.ErrNotExist):
+		return "", &ExitError{Code: exitNotFound, Why: fmt.Errorf("command: %w", err)}
+	}
+	return "", &ExitError{Code: exitNotExecutable, Why: fmt.Errorf("command: %w", err)}
+}
+
+// join is enter, until a signal: there is no command yet that it could be for.
+func (r *joiner) join(ctx context.Context, m *Member) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	joined := make(chan error, 1)
+	go func() { joined <- r.enter(ctx, m) }()
+	select {
+	case err := <-joined:
+		return err
+	case s := <-r.cfg.Signals:
+		cancel()
+		<-joined
+		return &ExitError{Code: exitSignalled + number(s), Why: fmt.Errorf("ended by a signal before the command was started: %s", s)}
+	}
 }
 
 func (r *joiner) validate() error {
@@ -155,20 +195,16 @@ func (r *joiner) say(_ bool, format string, args ...any) {
 // command runs the command to its end.
 func (r *joiner) command(ctx context.Context) error {
 	m := r.unit.m
-	program, err := exec.LookPath(r.cfg.Command[0])
-	if err != nil {
-		return fmt.Errorf("command: %w", err)
-	}
 	r.unit.app = command{
 		name:    "command " + m.ID(),
-		program: program,
+		program: r.program,
 		args:    r.cfg.Command[1:],
 		env:     append(append([]string{}, r.cfg.Env...), fmt.Sprintf("PORT=%d", m.App.Port())),
 		stdin:   r.cfg.Stdin, stdout: r.cfg.Stdout, stderr: r.cfg.Stderr,
 		foreground: true,
 	}
 	if err := r.unit.startApp(); err != nil {
-		return err
+		return &ExitError{Code: exitNotExecutable, Why: err}
 	}
 	keeping, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -181,23 +217,28 @@ func (r *joiner) command(ctx context.Context) error {
 	for {
 		select {
 		case s := <-r.cfg.Signals:
-			app.signal(s)
+			if !typed(s, r.cfg.Stdin) { // the command has had it already
+				app.signal(s)
+			}
 		case <-ctx.Done():
 			return app.stop(context.WithoutCancel(ctx), r.run.journal)
 		case <-app.done:
 			var exit *exec.ExitError
 			if errors.As(app.err, &exit) {
-				return &ExitError{exitCode(exit)}
+				return &ExitError{Code: exitCode(exit)}
 			}
 			return app.err
 		}
 	}
 }
 
-// exitCode is what a shell would say: the code, or 128 and the number of the signal.
+// exitSignalled is what a shell adds to the number of the signal that ended a command.
+const exitSignalled = 128
+
+// exitCode is what a shell would say.
 func exitCode(e *exec.ExitError) int {
 	if code := e.ExitCode(); code >= 0 {
 		return code
 	}
-	return 128 + signalNumber(e)
+	return exitSignalled + signalNumber(e)
 }

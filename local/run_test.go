@@ -12,9 +12,11 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -114,10 +116,6 @@ func TestRunTellsHowTheCommandEnded(t *testing.T) {
 	if err := Run(t.Context(), r); !errors.As(err, &exit) || exit.Code != 128+9 {
 		t.Errorf("%v", err)
 	}
-	r.Command = []string{"no-such-command-here"}
-	if err := Run(t.Context(), r); !errors.Is(err, exec.ErrNotFound) {
-		t.Errorf("%v", err)
-	}
 	r.Program = "/bin/false" // a proxy that ends at once
 	if err := Run(t.Context(), r); err == nil || !strings.Contains(err.Error(), "did not become ready") {
 		t.Errorf("%v", err)
@@ -138,6 +136,48 @@ func TestRunRefuses(t *testing.T) {
 		if err := Run(t.Context(), r); err == nil {
 			t.Errorf("%s: ran", name)
 		}
+	}
+}
+
+func TestACommandThatIsNoneDoesNotJoin(t *testing.T) {
+	plain := filepath.Join(t.TempDir(), "plain")
+	if err := os.WriteFile(plain, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for command, code := range map[string]int{"no-such-command-here": 127, "/nonexistent/command": 127, plain: 126, t.TempDir(): 126} {
+		r, said := runConfig(UpConfig{Config: Config{Dir: t.TempDir()}}) // where no mesh runs: that is not asked
+		r.Command = []string{command}
+		var exit *ExitError
+		if err := Run(t.Context(), r); !errors.As(err, &exit) || exit.Code != code || exit.Why == nil {
+			t.Errorf("%s: %v", command, err)
+		}
+		if said.String() != "" {
+			t.Errorf("%s: %s", command, said)
+		}
+	}
+}
+
+func TestASignalWhileJoiningEndsTheRun(t *testing.T) {
+	cfg, out := upConfig(t, false)
+	begin(t, cfg, out)
+	r, said := runConfig(cfg)
+	script := filepath.Join(t.TempDir(), "proxy")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\nexec sleep 1000\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	r.Program = script // a proxy that is never ready
+	signals := make(chan os.Signal, 1)
+	r.Signals = signals
+	done := make(chan error, 1)
+	go func() { done <- Run(t.Context(), r) }()
+	within(t, "it is registered", func() bool { return where(cfg, "hello") != "" })
+	signals <- syscall.SIGTERM
+	var exit *ExitError
+	if err := <-done; !errors.As(err, &exit) || exit.Code != 128+15 {
+		t.Errorf("%v", err)
+	}
+	if where(cfg, "hello") != "" || strings.Contains(said.String(), "joined") {
+		t.Errorf("it has not left: %s", said)
 	}
 }
 

@@ -82,7 +82,10 @@ func exit(cmd *cobra.Command, err error) int {
 	switch {
 	case err == nil:
 		return exitOK
-	case errors.As(err, &code): // of a command that was run: it has said why itself
+	case errors.As(err, &code):
+		if code.Why != nil { // else the command has said why itself
+			fmt.Fprintln(os.Stderr, "meltemi:", code.Why)
+		}
 		return code.Code
 	case errors.As(err, &f):
 		fmt.Fprintln(os.Stderr, "meltemi:", err)

@@ -101,6 +101,7 @@ HTTP_PROXY how to call others. Its exit code is ours.`,
 		signals := make(chan os.Signal, 8)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 		defer signal.Stop(signals)
+		survivePipes()
 		cfg.Command, cfg.Env, cfg.Signals, cfg.Proxy = args, os.Environ(), signals, dataPlane()
 		cfg.Out = os.Stderr // standard output is the command's
 		return fail(local.Run(c.Context(), cfg))
