@@ -249,6 +249,18 @@ func TestTakenPortIsNamedWithItsOwner(t *testing.T) {
 	}
 }
 
+func TestShown(t *testing.T) {
+	dir := t.TempDir()
+	t.Chdir(dir)
+	here, err := os.Getwd() // as the system spells it
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := shown(filepath.Join(here, "a", "b"), filepath.Dir(here)), filepath.Join("a", "b")+", "+filepath.Dir(here); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func TestBrokenBeginnings(t *testing.T) {
 	cfg, _ := upConfig(t, false)
 	cfg.Paths = []string{filepath.Join(cfg.Dir, "nowhere")}

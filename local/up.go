@@ -170,8 +170,21 @@ func (u *up) prepare(ctx context.Context) error {
 			u.say(true, "workloads cannot reach beyond the mesh: %s", err)
 		}
 	}
-	u.face.Begin(view.Header{Page: u.mesh.Page + pagePath, Config: strings.Join(u.cfg.Paths, ", "), State: u.folder.dir, How: how})
+	u.face.Begin(view.Header{Page: u.mesh.Page + pagePath, Config: shown(u.cfg.Paths...), Scratch: u.cfg.Check, State: shown(u.folder.dir), How: how})
 	return u.folder.publish(u.journal, u.mesh)
+}
+
+// shown is how people are told of files: from where they are.
+func shown(paths ...string) string {
+	here, err := os.Getwd()
+	var names []string
+	for _, p := range paths {
+		if rel, relErr := filepath.Rel(here, p); err == nil && relErr == nil && filepath.IsLocal(rel) {
+			p = rel
+		}
+		names = append(names, p)
+	}
+	return strings.Join(names, ", ")
 }
 
 // configuration settles what the mesh is configured by.

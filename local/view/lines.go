@@ -34,7 +34,11 @@ func NewLines(out io.Writer, every time.Duration) *Lines {
 
 // Begin says where things are.
 func (l *Lines) Begin(h Header) {
-	l.print(fmt.Sprintf("page    %s\nconfig  %s  (edit and save: it is in force at once)\nstate   %s\ncapture %s", h.Page, h.Config, h.State, h.How))
+	note := "edit and save: it is in force at once"
+	if h.Scratch {
+		note = "a copy"
+	}
+	l.print(fmt.Sprintf("page    %s\nconfig  %s  (%s)\nstate   %s\ncapture %s", h.Page, h.Config, note, h.State, h.How))
 }
 
 // Say prints e.

@@ -19,10 +19,11 @@ import (
 
 // A Header is what stays the same while a mesh runs.
 type Header struct {
-	Page   string // where the application is
-	Config string // folder to edit
-	State  string // state folder
-	How    string // how traffic gets to the proxies
+	Page    string // where the application is
+	Config  string // folder to edit
+	Scratch bool   // Config is a copy that is not for people
+	State   string // state folder
+	How     string // how traffic gets to the proxies
 }
 
 // An Event is something that happened.

@@ -85,6 +85,11 @@ func TestLines(t *testing.T) {
 	if strings.Count(got, "reviews.yaml:31") != 1 || strings.Count(got, "FROM") != 1 || strings.Count(got, "in force again") != 1 {
 		t.Errorf("%s", got)
 	}
+	b.Reset()
+	l.Begin(Header{Config: "copy", Scratch: true})
+	if strings.Contains(b.String(), "edit") {
+		t.Errorf("a copy is offered for editing: %s", b.String())
+	}
 	if !strings.Contains(got, "12:00:01  sidecar of reviews-v1 ended") {
 		t.Errorf("%s", got)
 	}
