@@ -87,6 +87,32 @@ func startOn(t testing.TB, state, folder string) *plane {
 	return &plane{c, ln.Addr().String(), folder, stop}
 }
 
+func TestAskedToEndBeforeItServes(t *testing.T) {
+	cfg := Defaults()
+	cfg.State = filepath.Join(t.TempDir(), "state")
+	cfg.Folders = []string{t.TempDir()}
+	c, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for range 100 { // who is first is chance
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.serve(ctx, ln); err != nil {
+			t.Fatal(err)
+		}
+		again, err := net.Listen("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatalf("its address is not free: %v", err)
+		}
+		_ = again.Close()
+	}
+}
+
 func (p *plane) write(t testing.TB, name, text string) {
 	t.Helper()
 	tmp := filepath.Join(t.TempDir(), name)
