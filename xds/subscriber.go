@@ -173,6 +173,10 @@ func (s *Subscriber) options() []grpc.DialOption {
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(s.cfg.MaxMessage)),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		// A complete table of thousands of hosts is megabytes: it is to come in one piece, not in pieces of 64 KiB with a
+		// round trip between two of them.
+		grpc.WithInitialWindowSize(window),
+		grpc.WithInitialConnWindowSize(window),
 	}, s.cfg.Options...)
 }
 
@@ -208,3 +212,6 @@ func sleep(ctx context.Context, d time.Duration) bool {
 		return false
 	}
 }
+
+// window is how many bytes the server may send before we say that we have read them.
+const window = 4 << 20

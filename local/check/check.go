@@ -48,7 +48,7 @@ var ErrFailed = errors.New("check failed")
 
 const (
 	eachLimit = 20 * time.Second
-	allLimit  = 55 * time.Second
+	allLimit  = 45 * time.Second // with starting and taking down, a minute
 )
 
 // checks are in the order in which a reader would ask. Later ones do not rely on earlier ones.

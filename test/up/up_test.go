@@ -253,6 +253,23 @@ func TestCheckFails(t *testing.T) {
 				}
 			}
 		}},
+		{"a sidecar killed during the check", "members-to-the-end", func(t *testing.T, s *session) {
+			poll(t, "the first checks", func() error {
+				if !strings.Contains(s.text(), "ok   members") {
+					return errors.New("not yet")
+				}
+				return nil
+			})
+			found := s.processes("role sidecar.*--name details-v1")
+			if len(found) != 1 {
+				t.Fatalf("sidecars of details: %v", found)
+			}
+			for pid := range found {
+				if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}},
 		{"a removed policy", "authorization|plaintext|mutual", func(t *testing.T, s *session) {
 			if err := os.Remove(s.checked("security.yaml")); err != nil {
 				t.Fatal(err)
