@@ -20,7 +20,6 @@ import (
 )
 
 const (
-	linkPrefix   = "meltemi" // of our interfaces in the machine's own namespace
 	bridgeName   = "mesh"
 	firstMember  = 10 // last byte of the first member's address
 	lastMember   = 250
@@ -51,11 +50,17 @@ func (c *captured) host() netip.Addr { return c.subnet.Addr().Next() }
 
 // newCaptured makes the hub and the machine's link to it.
 func newCaptured(ctx context.Context, j *made.Journal, f folder, runtime string) (*captured, error) {
+	// From choosing a range to having a route into it no other mesh chooses.
+	choosing, err := lockFolder("/run")
+	if err != nil {
+		return nil, err
+	}
+	defer choosing.Close()
 	subnet, err := freeSubnet()
 	if err != nil {
 		return nil, err
 	}
-	c := &captured{folder: f, runtime: runtime, subnet: subnet}
+	c := &captured{folder: f, runtime: runtime, subnet: subnet, link: f.link()}
 	if err := c.sweep(ctx); err != nil {
 		return nil, err
 	}
@@ -63,9 +68,6 @@ func newCaptured(ctx context.Context, j *made.Journal, f folder, runtime string)
 		return nil, err
 	}
 	if err := c.hub.AddBridge(bridgeName); err != nil {
-		return nil, err
-	}
-	if c.link, err = freeLink(); err != nil {
 		return nil, err
 	}
 	if err := j.Record(made.Thing{Kind: made.Link, Name: c.link}); err != nil {
@@ -163,22 +165,6 @@ func overlaps(p netip.Prefix, routes []netip.Prefix) bool {
 		}
 	}
 	return false
-}
-
-func freeLink() (string, error) {
-	taken, err := (netns.Namespace{}).Links(linkPrefix)
-	if err != nil {
-		return "", err
-	}
-	has := map[string]bool{}
-	for _, l := range taken {
-		has[l] = true
-	}
-	for i := 0; ; i++ {
-		if name := fmt.Sprint(linkPrefix, i); !has[name] {
-			return name, nil
-		}
-	}
 }
 
 // settle gives m a namespace, an address in the mesh, and capture. The gateway stays on the machine, where

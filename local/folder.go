@@ -71,6 +71,9 @@ func (f folder) id() string {
 // space is the name of a member's network namespace.
 func (f folder) space(member string) string { return "meltemi-" + f.id() + "-" + member }
 
+// link is the name of the machine's own interface into the mesh.
+func (f folder) link() string { return "meltemi" + f.id() }
+
 // errNotRunning says that no mesh runs on a state folder.
 var errNotRunning = errors.New("no mesh runs here")
 

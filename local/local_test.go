@@ -224,6 +224,37 @@ func TestUpServesAndLeavesNoTrace(t *testing.T) {
 	})
 }
 
+// Meshes on folders of their own do not notice one another, not even when they start together.
+func TestMeshesSideBySide(t *testing.T) {
+	modes(t, func(t *testing.T, capture bool) {
+		const meshes = 3
+		cfgs := make([]UpConfig, meshes)
+		outs := make([]*buffer, meshes)
+		for i := range cfgs {
+			cfgs[i], outs[i] = upConfig(t, capture)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, meshes)
+		for _, cfg := range cfgs {
+			go func() { ended <- Up(ctx, cfg) }()
+		}
+		defer func() {
+			cancel()
+			for range cfgs {
+				if err := <-ended; err != nil {
+					t.Error(err)
+				}
+			}
+		}()
+		for i, cfg := range cfgs {
+			within(t, "ready", func() bool { return len(ended) > 0 || strings.Contains(outs[i].String(), "ready in") })
+			if code, page := fetch(t, cfg, "/productpage"); code != 200 {
+				t.Errorf("mesh %d: %d %s\n%s", i, code, page, outs[i])
+			}
+		}
+	})
+}
+
 func TestForEnds(t *testing.T) {
 	cfg, out := upConfig(t, false)
 	cfg.For = time.Millisecond

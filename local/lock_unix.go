@@ -34,3 +34,16 @@ func (f folder) lock() (*os.File, error) {
 	}
 	return nil, fmt.Errorf("state folder: lock: %w", err)
 }
+
+// lockFolder waits until nobody else of ours has locked dir, which stays as it is.
+func lockFolder(dir string) (*os.File, error) {
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		_ = d.Close()
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	return d, nil
+}

@@ -227,9 +227,9 @@ func (u *up) configuration() error {
 
 // freeOfOthers fails if somebody else has a port that we need, and names them.
 func (u *up) freeOfOthers(ctx context.Context) error {
-	needed := []netipPort{{"the control plane's xDS", u.cfg.XDS}, {"the control plane's monitoring", u.cfg.Monitoring}}
+	needed := []netipPort{{"the control plane's xDS (--xds-port)", u.cfg.XDS}, {"the control plane's monitoring (--monitoring-port)", u.cfg.Monitoring}}
 	for _, p := range gatewayPorts(u.cfg.Paths) {
-		needed = append(needed, netipPort{"the ingress gateway", p})
+		needed = append(needed, netipPort{"the ingress gateway (a Gateway's spec.servers.port)", p})
 	}
 	for _, n := range needed {
 		l, err := netio.Listen(ctx, wildcard(n.port), netio.SocketOptions{})
