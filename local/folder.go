@@ -118,7 +118,7 @@ func (f folder) publish(j *made.Journal, m Mesh) error {
 
 // clean undoes what an Up, and Runs, that did not end properly left behind.
 func (f folder) clean(ctx context.Context, j *made.Journal) error {
-	errs := []error{j.Undo(ctx)}
+	errs := []error{j.Undo(ctx), j.Sweep()}
 	journals, err := filepath.Glob(filepath.Join(f.runs(), "*.json"))
 	if err != nil {
 		return err
@@ -130,7 +130,7 @@ func (f folder) clean(ctx context.Context, j *made.Journal) error {
 			continue
 		}
 		if !r.alive() {
-			errs = append(errs, r.journal.Undo(ctx))
+			errs = append(errs, r.journal.Undo(ctx), r.journal.Sweep())
 		}
 	}
 	for _, dir := range []string{f.dir, f.state(), f.registrations(), f.runs(), filepath.Join(f.dir, "proxies")} {

@@ -147,9 +147,18 @@ const tempAge = time.Minute
 
 // Sweep removes from dir what WriteFile, killed at its work, left there.
 func Sweep(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, tempFile("*")))
+	return sweep(filepath.Join(dir, tempFile("*")), tempAge)
+}
+
+// Sweep removes the same of a journal whose keeper is dead, or is the caller, however young it is.
+func (j *Journal) Sweep() error {
+	return sweep(filepath.Join(filepath.Dir(j.path), tempFile(filepath.Base(j.path))), 0)
+}
+
+func sweep(pattern string, age time.Duration) error {
+	left, err := filepath.Glob(pattern)
 	for _, path := range left {
-		if info, statErr := os.Stat(path); statErr != nil || time.Since(info.ModTime()) < tempAge {
+		if info, statErr := os.Stat(path); statErr != nil || time.Since(info.ModTime()) < age {
 			continue
 		}
 		if e := os.Remove(path); e != nil && !errors.Is(e, fs.ErrNotExist) {

@@ -299,3 +299,22 @@ func TestSweep(t *testing.T) {
 		t.Error("what is being written is gone")
 	}
 }
+
+func TestAJournalsOwnRemainsGoAtOnce(t *testing.T) {
+	j := journal(t)
+	remains, other := filepath.Join(filepath.Dir(j.path), ".made.json-1"), filepath.Join(filepath.Dir(j.path), ".other.json-1")
+	for _, path := range []string{remains, other} {
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := j.Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(remains); err == nil {
+		t.Error("it is left")
+	}
+	if _, err := os.Stat(other); err != nil {
+		t.Error("another's is gone")
+	}
+}
