@@ -89,8 +89,11 @@ func (u *unit) startProxy() error {
 	if err != nil {
 		return err
 	}
-	token, _, err := tokens.Issue(ca.ForIdentity(u.m.identity()), tokenLife)
+	token, info, err := tokens.Issue(ca.ForIdentity(u.m.identity()), tokenLife)
 	if err != nil {
+		return err
+	}
+	if err := u.journal.Record(made.Thing{Kind: made.File, Name: tokens.File(info.ID)}); err != nil {
 		return err
 	}
 	file := filepath.Join(u.dir(), "token")

@@ -197,6 +197,9 @@ func (t *Tokens) load(id string) (TokenInfo, error) {
 	return info, nil
 }
 
+// File is where a token is kept; without the file there is no such token.
+func (t *Tokens) File(id string) string { return t.path(id) }
+
 func (t *Tokens) path(id string) string { return filepath.Join(t.dir, id+".json") }
 
 // isJoinToken tells our tokens from others.
