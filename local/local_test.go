@@ -111,7 +111,7 @@ func noTrace(t *testing.T, dir string) {
 	if _, err := os.Stat(f.made()); err == nil {
 		t.Errorf("things are left: %s", readFile(f.made()))
 	}
-	for _, d := range []string{f.registrations(), f.runs(), f.taken()} {
+	for _, d := range []string{f.registrations(), f.runs(), f.taken(), filepath.Join(f.state(), "tokens"), filepath.Join(f.dir, "proxies")} {
 		if left, _ := os.ReadDir(d); len(left) > 0 {
 			t.Errorf("left in %s: %v", d, left)
 		}
@@ -248,11 +248,42 @@ func TestMeshesSideBySide(t *testing.T) {
 		}()
 		for i, cfg := range cfgs {
 			within(t, "ready", func() bool { return len(ended) > 0 || strings.Contains(outs[i].String(), "ready in") })
-			if code, page := fetch(t, cfg, "/productpage"); code != 200 {
-				t.Errorf("mesh %d: %d %s\n%s", i, code, page, outs[i])
+			if len(ended) > 0 {
+				t.Fatalf("one has ended; mesh %d says:\n%s", i, outs[i])
 			}
+			within(t, "the page", func() bool { code, _ := fetch(t, cfg, "/productpage"); return code == 200 })
 		}
 	})
+}
+
+func TestPortsOfAFolderLieTogether(t *testing.T) {
+	f, err := openFolder(filepath.Join(t.TempDir(), "state"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := made.Open(f.made())
+	if err != nil {
+		t.Fatal(err)
+	}
+	given := make([]uint16, 30)
+	var wanted []*uint16
+	for i := range given {
+		wanted = append(wanted, &given[i])
+	}
+	if err := freePorts(t.Context(), j, f, wanted); err != nil {
+		t.Fatal(err)
+	}
+	seen := map[uint16]bool{}
+	for _, p := range given {
+		from := (int(p) - firstPortGiven - f.firstPort() + portsGiven) % portsGiven
+		if seen[p] || from > 500 { // somebody else may have some of them
+			t.Errorf("port %d, %d after the first", p, from)
+		}
+		seen[p] = true
+	}
+	if err := j.Undo(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestForEnds(t *testing.T) {

@@ -5,10 +5,11 @@ package local
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 	"os"
@@ -65,7 +66,8 @@ func (explicit) reach(*Member) func(ctx context.Context, network, addr string) (
 }
 
 // Ports for members lie below those that systems give to outgoing connections, which could otherwise take one
-// between our choosing it and its use.
+// between our choosing it and its use. Those of one folder lie together, so that another mesh that starts at the
+// same time does not, either.
 const (
 	firstPortGiven = 20000
 	portsGiven     = 10000
@@ -73,8 +75,8 @@ const (
 
 // freePorts fills in ports on loopback that nobody listens on and no other member was given.
 func freePorts(ctx context.Context, j *made.Journal, f folder, wanted []*uint16) error {
+	start := f.firstPort()
 	for _, p := range wanted {
-		start := rand.IntN(portsGiven)
 		for i := 0; *p == 0; i++ {
 			if i == portsGiven {
 				return errors.New("no free port was found on 127.0.0.1")
@@ -95,6 +97,12 @@ func freePorts(ctx context.Context, j *made.Journal, f folder, wanted []*uint16)
 		}
 	}
 	return nil
+}
+
+// firstPort is where to begin to look for free ports, from firstPortGiven.
+func (f folder) firstPort() int {
+	h := sha256.Sum256([]byte(f.dir))
+	return int(binary.BigEndian.Uint32(h[:])) % portsGiven
 }
 
 // take reserves a name among all Ups and Runs of the folder; false means that somebody has it.
