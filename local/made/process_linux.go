@@ -18,14 +18,20 @@ func Born(pid int) string {
 	if err != nil {
 		return ""
 	}
+	return bornIn(b)
+}
+
+// bornIn is Born of a process whose stat is b. One whose first thread is a zombie while others still end is not
+// gone: it holds its ports.
+func bornIn(b []byte) string {
 	// The name, in brackets, may hold anything; fields are counted after its last bracket (proc(5)).
 	_, rest, ok := bytes.Cut(b, []byte(") "))
 	for ok && bytes.Contains(rest, []byte(") ")) {
 		_, rest, ok = bytes.Cut(rest, []byte(") "))
 	}
 	f := strings.Fields(string(rest))
-	const state, starttime = 0, 19 // fields 3 and 22, counted from field 3
-	if len(f) <= starttime || f[state] == "Z" || f[state] == "X" {
+	const state, threads, starttime = 0, 17, 19 // fields 3, 20 and 22, counted from field 3
+	if len(f) <= starttime || f[state] == "X" || f[state] == "Z" && (f[threads] == "0" || f[threads] == "1") {
 		return ""
 	}
 	return f[starttime]
