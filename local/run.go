@@ -86,14 +86,18 @@ func lookUp(name string) (string, error) {
 func (r *joiner) join(ctx context.Context, m *Member) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	joined := make(chan error, 1)
-	go func() { joined <- r.enter(ctx, m) }()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		err = r.enter(ctx, m)
+		close(done)
+	}()
 	select {
-	case err := <-joined:
+	case <-done:
 		return err
 	case s := <-r.cfg.Signals:
 		cancel()
-		<-joined
+		<-done
 		return &ExitError{Code: exitSignalled + number(s), Why: fmt.Errorf("ended by a signal before the command was started: %s", s)}
 	}
 }
