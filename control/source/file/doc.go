@@ -4,7 +4,7 @@
 // Package file is a source: folders of YAML files, watched.
 //
 //	file.go      Config, New, Run: look, wait for changes, look again
-//	scan.go      what is in the folders now, and what changed since the last look
+//	scan.go      what is in the folders now, and what changed since the last look: all, or what was reported
 //	shelf.go     the last good version of each object, kept for the next start
 //	claims.go    which document decides about which object
 //	split.go     a file's text to documents

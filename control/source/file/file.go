@@ -6,6 +6,7 @@ package file
 import (
 	"context"
 	"errors"
+	"path/filepath"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -90,7 +91,7 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 		sink.Apply(scan.look(touched))
 		clear(touched)
 		switch {
-		case scan.unsure:
+		case len(scan.hollow) > 0:
 			next = recheck
 		case scan.blind:
 			next = min(s.cfg.Rescan, time.Second)
@@ -115,13 +116,14 @@ func (s *Source) Run(ctx context.Context, sink source.Sink) error {
 			if e.Op == fsnotify.Chmod {
 				continue
 			}
-			touched[e.Name] = true
+			touched[filepath.Clean(e.Name)] = true
 			if first.IsZero() {
 				first = time.Now()
 			}
 			timer.Reset(min(s.cfg.Debounce, time.Until(first.Add(10*s.cfg.Debounce))))
 		case <-lost: //nolint:errcheck // what the error is changes nothing
 			// Events were dropped: what a look finds by time and size is all there is.
+			scan.walked = time.Time{}
 			timer.Reset(s.cfg.Debounce)
 		case <-timer.C:
 			look()

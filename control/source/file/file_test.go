@@ -185,11 +185,11 @@ func TestFileThatIsEmptiedBeforeItIsWritten(t *testing.T) {
 		t.Fatalf("first look: %+v", b)
 	}
 	f.write("a.yaml", "")
-	if b := s.look(nil); len(b.Delete) != 0 || !s.unsure {
-		t.Fatalf("a file just emptied gave %+v, unsure %v; want nothing yet, and another look", b, s.unsure)
+	if b := s.look(nil); len(b.Delete) != 0 || len(s.hollow) == 0 {
+		t.Fatalf("a file just emptied gave %+v, hollow %v; want nothing yet, and another look", b, s.hollow)
 	}
-	if b := s.look(nil); len(b.Delete) != 1 || s.unsure {
-		t.Fatalf("a file that stays empty gave %+v, unsure %v; want its object deleted", b, s.unsure)
+	if b := s.look(nil); len(b.Delete) != 1 || len(s.hollow) > 0 {
+		t.Fatalf("a file that stays empty gave %+v, hollow %v; want its object deleted", b, s.hollow)
 	}
 }
 

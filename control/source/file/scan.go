@@ -4,12 +4,14 @@
 package file
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,19 +24,24 @@ type scan struct {
 	parser *parser
 	watch  func(dir string) error // nil if changes cannot be watched
 
-	files   map[string]*state
-	order   []string // of the files, as they rank
-	watched map[string]bool
-	claims  claims
+	files  map[string]*state
+	claims claims
 
-	// unsure: a file has just become empty. blind: changes are not reported for some folder.
-	unsure, blind bool
+	troubles []source.Problem // with folders
+
+	walked time.Time       // when all folders were looked through last
+	linked bool            // some file or folder is a link: whatever changes may change others
+	hollow map[string]bool // files that have just become empty
+	blind  bool            // changes are not reported for some folder
 }
 
 // state is one file as it was read last.
 type state struct {
+	rank   rank
 	stamp  stamp
 	docs   []placed
+	all    []placed        // docs with the members of Lists
+	vague  []placed        // of all: those whose object cannot be told
 	failed *source.Problem // why it could not be read; docs are those of before
 	empty  bool            // found empty once
 }
@@ -45,6 +52,34 @@ type placed struct {
 	line int
 }
 
+// rank is where a file stands among all: by folder as they are configured, then as a folder is walked.
+type rank struct {
+	root int
+	path string
+}
+
+// nowhere is the root of files that no walk has come to yet.
+const nowhere = -1
+
+func (a rank) compare(b rank) int {
+	if a.root != b.root {
+		return cmp.Compare(a.root, b.root)
+	}
+	for i := range min(len(a.path), len(b.path)) {
+		x, y := a.path[i], b.path[i]
+		switch {
+		case x == y:
+		case x == filepath.Separator:
+			return -1
+		case y == filepath.Separator:
+			return 1
+		default:
+			return cmp.Compare(x, y)
+		}
+	}
+	return cmp.Compare(len(a.path), len(b.path))
+}
+
 // stamp tells whether a file must be read again.
 type stamp struct {
 	modified time.Time
@@ -52,7 +87,10 @@ type stamp struct {
 }
 
 func newScan(cfg Config, p *parser, watch func(string) error) *scan {
-	return &scan{cfg: cfg, parser: p, watch: watch, files: map[string]*state{}, watched: map[string]bool{}, claims: newClaims(cfg.Good, openShelf(cfg.Keep))}
+	return &scan{
+		cfg: cfg, parser: p, watch: watch, files: map[string]*state{}, hollow: map[string]bool{},
+		claims: newClaims(cfg.Good, openShelf(cfg.Keep)),
+	}
 }
 
 // recall is what was good when the process that kept it ended.
@@ -61,76 +99,133 @@ func (s *scan) recall() (b source.Batch) {
 	return b
 }
 
-// look reads what has changed; files in touched are read whatever their time and size say.
+// look reads what has changed; files in touched are read whatever their time and size say. If they are all that was
+// reported, nothing else is looked at, but that everything is every now and then.
 func (s *scan) look(touched map[string]bool) source.Batch {
-	s.unsure, s.blind = false, s.watch == nil
-	s.order = s.order[:0]
+	if len(touched) > 0 && time.Since(s.walked) < s.cfg.Rescan {
+		if changed, ok := s.glance(touched); ok {
+			return s.claims.settle(changed, s.files, s.troubles)
+		}
+	}
+	s.walked, s.linked, s.blind = time.Now(), false, s.watch == nil
 	before := s.files
 	s.files = make(map[string]*state, len(before))
-	var troubles []source.Problem
-	for _, root := range s.cfg.Paths {
-		if err := s.walk(filepath.Clean(root), 0, true, before, touched); err != nil {
-			troubles = append(troubles, source.Problem{
+	clear(s.hollow)
+	s.troubles = nil
+	var failed []int // roots
+	for i, root := range s.cfg.Paths {
+		if err := s.walk(filepath.Clean(root), i, 0, before, touched); err != nil {
+			s.troubles = append(s.troubles, source.Problem{
 				Place: source.Place{File: root}, Severity: source.Error, Message: err.Error(),
 			})
-			s.keep(root, before)
+			failed = append(failed, i)
 		}
 	}
-	return s.claims.settle(s.order, s.files, troubles)
+	for _, i := range failed {
+		// Unless it is gone, what was read below it stays.
+		if _, err := os.Stat(s.cfg.Paths[i]); !errors.Is(err, fs.ErrNotExist) {
+			s.keep(filepath.Clean(s.cfg.Paths[i]), i, before)
+		}
+	}
+	var changed []string
+	for path, st := range s.files {
+		if before[path] != st {
+			changed = append(changed, path)
+		}
+	}
+	for path := range before {
+		if s.files[path] == nil {
+			changed = append(changed, path)
+		}
+	}
+	return s.claims.settle(changed, s.files, s.troubles)
 }
 
-// keep holds on to the files below a folder that could not be read, unless it is gone.
-func (s *scan) keep(root string, before map[string]*state) {
-	if _, err := os.Stat(root); errors.Is(err, fs.ErrNotExist) {
-		return
+// glance reads the files in touched and nothing else. It is not ok if anything but the content of known files may have changed.
+func (s *scan) glance(touched map[string]bool) (changed []string, ok bool) {
+	if s.linked {
+		return nil, false
 	}
-	for path, st := range before {
-		if _, read := s.files[path]; !read && strings.HasPrefix(path, filepath.Clean(root)+string(filepath.Separator)) {
-			s.files[path] = st
-			s.order = append(s.order, path)
+	infos := make(map[string]fs.FileInfo, len(touched))
+	for path := range touched {
+		info, err := os.Lstat(path)
+		switch {
+		case s.files[path] != nil && err == nil && info.Mode().IsRegular():
+			infos[path] = info
+		case s.files[path] == nil && s.isAside(path) && (err != nil || info.Mode().IsRegular()):
+		default:
+			return nil, false
 		}
+	}
+	for path, info := range infos {
+		last := s.files[path]
+		if s.file(path, last.rank.root, info, last, true); s.files[path] != last {
+			changed = append(changed, path)
+		}
+	}
+	return changed, true
+}
+
+// isAside reports whether path is that of a file which is never read, such as editors write before they replace another.
+func (s *scan) isAside(path string) bool {
+	name := filepath.Base(path)
+	return (strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~")) &&
+		!slices.ContainsFunc(s.cfg.Paths, func(root string) bool { return filepath.Clean(root) == path })
+}
+
+// keep holds on to the files below a folder that cannot be read now.
+func (s *scan) keep(dir string, root int, before map[string]*state) {
+	for path, st := range before {
+		if s.files[path] != nil || !strings.HasPrefix(path, dir+string(filepath.Separator)) {
+			continue
+		}
+		if st.rank.root == nowhere {
+			st = (&state{rank: rank{root, path}, docs: st.docs}).ready()
+		}
+		s.files[path] = st
 	}
 }
 
 // lost notes a link that leads nowhere. What was read through it stays.
-func (s *scan) lost(path, link string, before map[string]*state) {
-	for p, st := range before {
-		if strings.HasPrefix(p, path+string(filepath.Separator)) {
-			s.files[p] = st
-			s.order = append(s.order, p)
-		}
-	}
-	next := &state{failed: &source.Problem{Place: source.Place{File: path}, Severity: source.Error,
+func (s *scan) lost(path, link string, root int, before map[string]*state) {
+	s.keep(path, root, before)
+	next := &state{rank: rank{root, path}, failed: &source.Problem{Place: source.Place{File: path}, Severity: source.Error,
 		Message: fmt.Sprintf("is a link to %s, which cannot be reached", link)}}
 	if last := before[path]; last != nil {
 		next.docs = last.docs
 	}
-	s.files[path] = next
-	s.order = append(s.order, path)
+	s.files[path] = next.ready()
 }
 
 // mostLevels bounds how deep folders are followed, for a symbolic link may lead upwards.
 const mostLevels = 16
 
 // walk reads a folder and those below it, or a single file.
-func (s *scan) walk(path string, depth int, root bool, before map[string]*state, touched map[string]bool) error {
+func (s *scan) walk(path string, root, depth int, before map[string]*state, touched map[string]bool) error {
+	if s.files[path] != nil {
+		return nil // it is below an earlier root, too
+	}
 	info, err := os.Stat(path)
 	if err != nil {
-		if root {
+		if depth == 0 {
 			return fmt.Errorf("cannot be read: %w", err)
 		}
 		if link, err := os.Readlink(path); err == nil {
-			s.lost(path, link, before)
+			s.lost(path, link, root, before)
 		}
 		return nil // else it is gone since it was listed
 	}
 	if !info.IsDir() {
-		if root {
+		if depth == 0 {
 			s.see(filepath.Dir(path))
 		}
-		if root || isYAML(path) {
-			return s.file(path, info, before[path], touched[path])
+		if depth > 0 && !isYAML(path) {
+			return nil
 		}
+		if len(s.files) >= s.cfg.Limits.Files {
+			return fmt.Errorf("there are more than %d files", s.cfg.Limits.Files)
+		}
+		s.file(path, root, info, before[path], touched[path])
 		return nil
 	}
 	if depth > mostLevels {
@@ -145,7 +240,8 @@ func (s *scan) walk(path string, depth int, root bool, before map[string]*state,
 		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() && !isYAML(e.Name()) && e.Type()&fs.ModeSymlink == 0 {
 			continue
 		}
-		if err := s.walk(filepath.Join(path, e.Name()), depth+1, false, before, touched); err != nil {
+		s.linked = s.linked || e.Type()&fs.ModeSymlink != 0
+		if err := s.walk(filepath.Join(path, e.Name()), root, depth+1, before, touched); err != nil {
 			return err
 		}
 	}
@@ -171,18 +267,15 @@ func (s *scan) see(dir string) {
 }
 
 // file reads one file if it has changed.
-func (s *scan) file(path string, info fs.FileInfo, last *state, touched bool) error {
-	if len(s.files) >= s.cfg.Limits.Files {
-		return fmt.Errorf("there are more than %d files", s.cfg.Limits.Files)
-	}
-	s.order = append(s.order, path)
+func (s *scan) file(path string, root int, info fs.FileInfo, last *state, touched bool) {
 	now := stamp{info.ModTime(), info.Size()}
-	if last != nil && last.stamp == now && !touched && !last.empty {
+	if last != nil && last.stamp == now && last.rank.root == root && !touched && !last.empty {
 		s.files[path] = last
-		return nil
+		return
 	}
-	next := &state{stamp: now}
+	next := &state{rank: rank{root, path}, stamp: now}
 	s.files[path] = next
+	delete(s.hollow, path)
 	data, err := s.read(path)
 	switch {
 	case err != nil:
@@ -193,11 +286,22 @@ func (s *scan) file(path string, info fs.FileInfo, last *state, touched bool) er
 		}
 	case len(data) == 0 && last != nil && len(last.docs) > 0 && !last.empty:
 		next.docs, next.empty = last.docs, true
-		s.unsure = true
+		s.hollow[path] = true
 	default:
 		next.docs = s.documents(data, last)
 	}
-	return nil
+	next.ready()
+}
+
+// ready completes a state of which docs are known.
+func (st *state) ready() *state {
+	st.all = flat(st.docs)
+	for _, d := range st.all {
+		if d.hint != nil {
+			st.vague = append(st.vague, d)
+		}
+	}
+	return st
 }
 
 func (s *scan) read(path string) ([]byte, error) {
