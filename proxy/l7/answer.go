@@ -86,8 +86,10 @@ func (x *exchange) fail(f *fault.Fault) {
 		_ = x.down.SetWriteDeadline(time.Now().Add(lingerFor))
 	}
 	x.Local = filter.Local{Status: x.statusOf(f, a), Details: x.Details, Body: x.bodyOf(f, a)}
-	if x.Details == answers[fault.MaxDuration].details {
-		x.Local.GRPC = grpcstatus.DeadlineExceeded // of all that takes too long this alone, as Envoy has it
+	if x.Details == answers[fault.MaxDuration].details || x.limits.CallerLeft(x.Start, time.Now()) {
+		// Of all limits of ours max_stream_duration alone is called so, as Envoy has it. The caller's own has one name
+		// whoever saw it pass: servers that saw it first reset the stream.
+		x.Local.GRPC = grpcstatus.DeadlineExceeded
 	}
 	x.Response.Reset()
 	h := &x.Response.Header

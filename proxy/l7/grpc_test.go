@@ -5,7 +5,9 @@ package l7
 
 import (
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"net/netip"
 	"strings"
 	"testing"
@@ -88,20 +90,42 @@ func TestGRPCErrorsOfOurOwn(t *testing.T) {
 }
 
 // A call's deadline is the caller's own: whoever sees it pass first, it has one
-// name. A route's timeout is another thing.
+// name. A route's timeout is another thing, and so is a reset that comes in time.
 func TestGRPCDeadline(t *testing.T) {
 	h, _, _ := stuck(t)
+	resets := interopServer(t) // as gRPC's own server does at a call's deadline
 	addr, zero := backend(t, h), time.Duration(0)
+	broken := backend(t, func(w http.ResponseWriter, _ *http.Request) {
+		time.Sleep(30 * time.Millisecond)
+		panic(http.ErrAbortHandler)
+	})
 	r := newRig(t, func(s *setup) {
-		s.specs = append(s.specs, cluster("stuck", upstream.HTTP1, addr))
+		s.specs = append(s.specs, cluster("stuck", upstream.HTTP1, addr), cluster("resets", upstream.HTTP2, resets), cluster("broken", upstream.HTTP2, broken))
 		s.routes = append(s.routes,
 			to("/deadline", "stuck", func(f *route.Forward) { f.Stream = &route.StreamLimit{GRPCMax: &zero} }),
-			to("/timeout", "stuck", func(f *route.Forward) { f.Timeout = 20 * time.Millisecond }))
+			to("/honoured", "stuck", func(f *route.Forward) { f.MaxGRPCTimeout = &zero }),
+			to("/timeout", "stuck", func(f *route.Forward) { f.Timeout = 20 * time.Millisecond }),
+			to("/grpc.testing.TestService/FullDuplexCall", "resets"),
+			to("/broken", "broken"))
 	})
-	for path, want := range map[string]string{"/deadline": "4 downstream duration timeout", "/timeout": "14 upstream request timeout"} {
-		resp, _ := do(t, client(t, true), r.request("POST", path, strings.NewReader("x"), "content-type", "application/grpc", "grpc-timeout", "20m"))
-		if got := resp.Header.Get("grpc-status") + " " + resp.Header.Get("grpc-message"); resp.StatusCode != 200 || got != want {
-			t.Errorf("%s: %d %q, want %q", path, resp.StatusCode, got, want)
+	const reset = "upstream connect error or disconnect/reset before headers. reset reason: remote reset"
+	for _, c := range []struct{ path, timeout, want string }{
+		{"/deadline", "20m", "4 downstream duration timeout"},
+		{"/honoured", "20m", "4 upstream request timeout"},
+		{"/timeout", "20S", "14 upstream request timeout"},
+		{"/broken", "20m", "4 " + reset},
+		{"/broken", "20S", "14 " + reset},
+		{"/grpc.testing.TestService/FullDuplexCall", "20m", "4 "}, // it answers, or resets: what ends first
+	} {
+		var body io.Reader = strings.NewReader("x")
+		if strings.HasPrefix(c.path, "/grpc") { // one that waits for more
+			open, end := io.Pipe()
+			defer func() { _ = end.Close() }()
+			body = open
+		}
+		resp, _ := do(t, client(t, true), r.request("POST", c.path, body, "content-type", "application/grpc", "grpc-timeout", c.timeout))
+		if got := resp.Header.Get("grpc-status") + " " + resp.Header.Get("grpc-message"); resp.StatusCode != 200 || !strings.HasPrefix(got, c.want) {
+			t.Errorf("%s %s: %d %q, want %q", c.path, c.timeout, resp.StatusCode, got, c.want)
 		}
 	}
 }

@@ -56,7 +56,7 @@ func TestTimeouts(t *testing.T) {
 			{"/total", "504|UT|response_timeout|1|", "upstream request timeout", 504, ""},
 			{"/try", "504|URX,UT|upstream_per_try_timeout|2|", "upstream request timeout", 504, ""},
 			{"/stream", "504|-|max_duration_timeout|1|", "downstream duration timeout", 504, ""},
-			{"/grpc", "200|UT|response_timeout|1|", "", 200, "14"},
+			{"/grpc", "200|UT|response_timeout|1|", "", 200, "4"},
 		} {
 			req := r.request("POST", k.path, strings.NewReader("x"))
 			if k.grpc != "" {

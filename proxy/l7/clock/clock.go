@@ -21,7 +21,12 @@ import (
 )
 
 // Limits is how long each clock may run; 0: it does not.
-type Limits struct{ Duration, Total, PerTry, TryIdle time.Duration }
+type Limits struct {
+	Duration, Total, PerTry, TryIdle time.Duration
+
+	// Caller is how long a gRPC caller says it waits (grpc-timeout), whether a clock runs for it or not; 0: it does not say.
+	Caller time.Duration
+}
 
 // The faults of a clock that has run out. Shared, not to be changed.
 var (
@@ -59,6 +64,7 @@ func (l *Limits) Set(r *message.Request, caller Caller, manager time.Duration, f
 	asked, hasAsked := time.Duration(0), false
 	if caller.GRPC {
 		asked, hasAsked = parseGRPCTimeout(h.Get(grpcTimeout))
+		l.Caller = asked
 	}
 	switch s := f.Stream; {
 	case s != nil:
@@ -72,8 +78,7 @@ func (l *Limits) Set(r *message.Request, caller Caller, manager time.Duration, f
 		l.Total = *f.MaxGRPCTimeout
 		if hasAsked {
 			l.Total = capped(asked, *f.MaxGRPCTimeout, f.GRPCOffset)
-			// The next hop learns what is left of it.
-			h.Set(grpcTimeout, strconv.FormatInt(min(max(1, l.Total.Milliseconds()), 99_999_999), 10)+"m")
+			h.Set(grpcTimeout, grpcMilliseconds(l.Total)) // the next hop learns what is left of it
 		}
 	default:
 		l.Total = f.Timeout
@@ -124,6 +129,11 @@ func (l *Limits) Expected() int64 {
 		return 0
 	}
 	return max(1, d.Milliseconds())
+}
+
+// CallerLeft says whether the caller of a request that began at begin has stopped waiting, by its own word.
+func (l *Limits) CallerLeft(begin, now time.Time) bool {
+	return l.Caller > 0 && now.Sub(begin) >= l.Caller
 }
 
 // Any says whether some clock runs.
@@ -195,6 +205,15 @@ func milliseconds(s string) (time.Duration, bool) {
 	}
 	n, err := strconv.ParseUint(s, 10, 32)
 	return time.Duration(n) * time.Millisecond, err == nil
+}
+
+// grpcMilliseconds writes d, rounded up as Envoy does: no hop is to give up before the caller.
+func grpcMilliseconds(d time.Duration) string {
+	ms := d.Milliseconds()
+	if d%time.Millisecond > 0 {
+		ms++
+	}
+	return strconv.FormatInt(min(ms, 99_999_999), 10) + "m"
 }
 
 // parseGRPCTimeout reads up to eight digits and a unit (gRPC over HTTP/2).
