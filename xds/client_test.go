@@ -325,6 +325,43 @@ func TestAHandlerMayChangeItsMind(t *testing.T) {
 	})
 }
 
+// What is said of one type while another is being applied is not forgotten: no answer of its own may ever follow.
+func TestAHandlerMayChangeItsMindWhileAnotherTypeIsApplied(t *testing.T) {
+	eachDialect(t, func(t *testing.T, sotw bool) {
+		hub := newShelf()
+		hub.put(typeListener, "a", "1")
+		hub.put(typeCluster, "c", "1")
+		addr, _ := listen(t, NewServer(hub, ServerConfig{}), "127.0.0.1:0")
+		d := newDesk()
+		s := start(t, addr, sotw, d)
+		s.Subscribe(typeListener)
+		s.Subscribe(typeCluster)
+		becomes := func(verb string) {
+			t.Helper()
+			eventually(t, verb, func() bool {
+				said := ""
+				for _, line := range hub.said() {
+					if strings.HasPrefix(line, "ack "+short(typeListener)) || strings.HasPrefix(line, "nack "+short(typeListener)) {
+						said, _, _ = strings.Cut(line, " ")
+					}
+				}
+				return said == verb
+			})
+		}
+		becomes("ack")
+		for _, step := range []struct {
+			failing map[string]error
+			verb    string
+		}{{map[string]error{"a": errors.New("taken")}, "nack"}, {nil, "ack"}} {
+			d.mu.Lock()
+			d.on = func(Update) { s.Review(typeListener, step.failing) }
+			d.mu.Unlock()
+			hub.put(typeCluster, "c", step.verb)
+			becomes(step.verb)
+		}
+	})
+}
+
 // What is refused goes when it is taken away, also while nobody is there to say so.
 func TestWhatIsRefusedIsRemoved(t *testing.T) {
 	eachDialect(t, func(t *testing.T, sotw bool) {

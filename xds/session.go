@@ -170,9 +170,11 @@ func (x *session) apply(u *Update) {
 			t.accept(r, from) // its version may differ
 		}
 	}
-	for _, again := range t.review() {
-		if again != from {
-			x.again(t, again)
+	for _, o := range x.order { // Review may have spoken of any type meanwhile
+		for _, again := range o.review() {
+			if again != from {
+				x.again(o, again)
+			}
 		}
 	}
 	for _, r := range t.wrong(from) {
