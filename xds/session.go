@@ -149,14 +149,14 @@ func (x *session) apply(u *Update) {
 		refused[r.Name] = true
 	}
 	from := &Update{TypeURL: u.TypeURL, Version: u.Version, Nonce: u.Nonce}
-	for _, r := range news.Resources {
-		if _, dropped := t.drop[r.Name]; !dropped && !refused[r.Name] {
-			t.accept(r, from)
-		}
-	}
 	for _, n := range news.Removed {
 		if !refused[n] {
 			t.forget(n)
+		}
+	}
+	for _, r := range news.Resources {
+		if _, dropped := t.drop[r.Name]; !dropped && !refused[r.Name] {
+			t.accept(r, from)
 		}
 	}
 	t.answered = true

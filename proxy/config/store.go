@@ -217,6 +217,11 @@ func (s *Store) applyLocked(u xds.Update, static bool) []xds.Rejection {
 	put, remove := s.handlers(u.TypeURL)
 	var rejected []xds.Rejection
 	seen := map[string]bool{}
+	for _, name := range u.Removed { // first: what comes may need what they had, such as an address
+		if remove != nil {
+			remove(name)
+		}
+	}
 	for _, r := range u.Resources {
 		name, err := r.Name, error(nil)
 		switch {
@@ -230,11 +235,6 @@ func (s *Store) applyLocked(u xds.Update, static bool) []xds.Rejection {
 		}
 		if err != nil {
 			rejected = append(rejected, xds.Rejection{Name: name, Err: err})
-		}
-	}
-	for _, name := range u.Removed {
-		if remove != nil {
-			remove(name)
 		}
 	}
 	return rejected
