@@ -21,11 +21,12 @@ const (
 	lastPause  = time.Second
 )
 
-// accept takes connections from ln until it is closed.
-func (m *Manager) accept(s *socket, ln net.Listener) {
+// accept takes connections from ln, which is p's, until it is closed, for whoever has p at the time.
+func (m *Manager) accept(p *port, ln net.Listener) {
 	pause := firstPause
 	for {
 		conn, err := ln.Accept()
+		s := p.owner.Load()
 		switch {
 		case err == nil:
 			pause = firstPause

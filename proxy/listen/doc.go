@@ -7,6 +7,7 @@
 //
 //	tie.go          which chain conducts an open connection, from one snapshot to the next
 //	manager.go      open, change and drain sockets as snapshots come
+//	ports.go        open addresses: who takes one over, what is in the way, what stays after a failure
 //	accept.go       accept; count; who is it, where did it want to go
 //	proxyproto.go   what a load balancer in front says of the client
 //	clienthello.go  what a TLS client says of itself

@@ -11,9 +11,7 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,15 +69,6 @@ type state struct {
 	byName   map[string]*config.Listener
 }
 
-// A socket is one listener's open sockets.
-type socket struct {
-	name    string
-	current atomic.Pointer[config.Listener]
-	open    []net.Listener
-	paths   []string    // of unix sockets, to be removed
-	refused atomic.Bool // draining: new connections are not taken
-}
-
 // New returns a Manager without sockets; Reconcile opens them.
 func New(cfg Config) *Manager {
 	if cfg.Listen == nil {
@@ -96,9 +85,9 @@ func New(cfg Config) *Manager {
 }
 
 // Reconcile makes next current: it opens what is new before it closes what is
-// gone, keeps sockets whose address stays, and drains only connections whose
+// gone, keeps ports whose address stays, whoever has it now, and drains only connections whose
 // chain is no longer there and has no successor. The error joins one per listener that could not be
-// opened; the others serve.
+// opened; the others serve, and so does what such a listener had open before.
 func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -107,20 +96,29 @@ func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 	}
 	m.unopened = map[string]error{}
 	m.state.Store(newState(next))
+	left := m.leavingLocked()
 	wanted := make(map[string]bool)
 	for _, l := range next.Listeners {
 		if !l.Bind {
 			continue
 		}
 		wanted[l.Name] = true
-		if err := m.put(ctx, l); err != nil {
+		if err := m.put(ctx, l, &left); err != nil {
 			m.unopened[l.Name] = err
 		}
 	}
+	for _, p := range left {
+		if s := p.owner.Load(); !wanted[s.name] || m.sockets[s.name] != s {
+			p.close()
+		}
+	}
 	for name, s := range m.sockets {
-		if !wanted[name] {
-			s.close()
+		err := m.unopened[name]
+		switch {
+		case !wanted[name], err != nil && len(s.ports) == 0:
 			delete(m.sockets, name)
+		case err != nil && !s.refused.Load():
+			m.unopened[name] = fmt.Errorf("%w; until then it listens on %s as before", err, s.where())
 		}
 	}
 	m.drainGoneLocked(next)
@@ -169,71 +167,23 @@ func HandOff(snap *config.Snapshot, dst netip.AddrPort) *config.Listener {
 	return newState(snap).handOff(dst)
 }
 
-func (m *Manager) put(ctx context.Context, l *config.Listener) error {
-	if s := m.sockets[l.Name]; s != nil {
-		if s.current.Load().SameSocket(l) {
-			s.current.Store(l)
-			return nil
-		}
-		// The new address may be the old port on another interface: close first.
-		s.close()
-		delete(m.sockets, l.Name)
-	}
-	s := &socket{name: l.Name}
-	s.current.Store(l)
-	for _, a := range l.Addrs {
-		ln, err := m.open(ctx, l, a)
-		if err != nil {
-			s.close()
-			return err
-		}
-		s.open = append(s.open, ln)
-		if a.Pipe != "" && !strings.HasPrefix(a.Pipe, "@") {
-			s.paths = append(s.paths, a.Pipe)
-		}
-	}
-	m.sockets[l.Name] = s
-	for _, ln := range s.open {
-		m.wg.Go(func() { m.accept(s, ln) })
-	}
-	return nil
-}
-
-func (m *Manager) open(ctx context.Context, l *config.Listener, a config.Address) (net.Listener, error) {
-	switch {
-	case a.Internal != "":
-		return nil, fmt.Errorf("internal listeners (%s) are not supported", a.Internal)
-	case a.Pipe != "":
-		if !strings.HasPrefix(a.Pipe, "@") {
-			if err := os.Remove(a.Pipe); err != nil && !errors.Is(err, os.ErrNotExist) {
-				return nil, err
-			}
-		}
-		return net.Listen("unix", a.Pipe)
-	}
-	return m.cfg.Listen(ctx, a.IP, netio.SocketOptions{Transparent: l.Transparent})
-}
-
-func (s *socket) close() {
-	for _, ln := range s.open {
-		_ = ln.Close()
-	}
-	for _, p := range s.paths {
-		_ = os.Remove(p)
-	}
-}
-
-// drainGoneLocked tells the connections of chains that next does not have to end,
+// drainGoneLocked tells the connections of chains that neither next nor an open socket has to end,
 // and ends them itself when the drain time is over.
 func (m *Manager) drainGoneLocked(next *config.Snapshot) {
 	alive := make(map[*config.FilterChain]bool)
-	for _, l := range next.Listeners {
+	keep := func(l *config.Listener) {
 		for _, c := range l.Chains {
 			alive[c] = true
 		}
 		if l.Default != nil {
 			alive[l.Default] = true
 		}
+	}
+	for _, l := range next.Listeners {
+		keep(l)
+	}
+	for _, s := range m.sockets { // what next has could perhaps not be opened
+		keep(s.current.Load())
 	}
 	m.alive = alive
 	for chain, life := range m.lives { // those that are added meanwhile are alive
@@ -305,11 +255,14 @@ func (m *Manager) Drain(inboundOnly bool) {
 		if inboundOnly && l.Direction != filter.Inbound {
 			continue
 		}
+		chains := append(slices.Clone(l.Chains), l.Default)
 		if s := m.sockets[l.Name]; s != nil {
 			s.refused.Store(true)
 			s.close()
+			was := s.current.Load() // l, or what is open in its stead
+			chains = append(append(chains, was.Chains...), was.Default)
 		}
-		for _, c := range append(slices.Clone(l.Chains), l.Default) {
+		for _, c := range chains {
 			if life := m.lives[c]; c != nil && life != nil {
 				m.drainLocked(c, life)
 			}
@@ -364,8 +317,8 @@ func (m *Manager) Addrs(name string) []net.Addr {
 	defer m.mu.Unlock()
 	var out []net.Addr
 	if s := m.sockets[name]; s != nil {
-		for _, ln := range s.open {
-			out = append(out, ln.Addr())
+		for _, p := range s.ports {
+			out = append(out, p.ln.Addr())
 		}
 	}
 	return out

@@ -30,6 +30,7 @@ type rig struct {
 	*Manager
 	net       *memnet.Network
 	unmatched chan error
+	opened    int
 }
 
 var (
@@ -44,6 +45,7 @@ func newRig(t *testing.T, drain time.Duration) *rig {
 		Serve: answer, Log: slog.New(slog.DiscardHandler), DrainTime: drain,
 		Unmatched: func(_ *config.Listener, _ *filter.Conn, why error) { r.unmatched <- why },
 		Listen: func(_ context.Context, addr netip.AddrPort, _ netio.SocketOptions) (net.Listener, error) {
+			r.opened++
 			return r.net.Listen(addr)
 		},
 	})
@@ -306,6 +308,117 @@ func TestATakenPortIsNamed(t *testing.T) {
 	_ = taken.Close()
 	if err := m.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{listener("busy", taken.Addr().String(), nil), free}}); err != nil || len(m.Unopened()) != 0 {
 		t.Errorf("the port is free: %v, not open are %v", err, m.Unopened())
+	}
+}
+
+// A port whose listener changes its name is never closed.
+func TestAPortIsHandedOver(t *testing.T) {
+	r := newRig(t, time.Hour)
+	chain := func(name string) *config.FilterChain { return &config.FilterChain{Name: name} }
+	one, two := netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("10.0.0.1:2")
+	answers := func(to netip.AddrPort, want string) {
+		t.Helper()
+		if got := r.dial(t, to).ask(t); !strings.HasPrefix(got, want) {
+			t.Errorf("%s answers %q, want %s", to, got, want)
+		}
+	}
+	r.reconcile(t, listener("old", one.String(), chain("before")))
+	answers(one, "before old")
+	opened := r.opened
+	r.reconcile(t, listener("new", one.String(), chain("after")))
+	answers(one, "after new")
+	if r.opened != opened || len(r.Addrs("old")) != 0 || len(r.Addrs("new")) != 1 {
+		t.Errorf("opened %d more, old at %v, new at %v", r.opened-opened, r.Addrs("old"), r.Addrs("new"))
+	}
+	// Two that change places, also under the same names.
+	r.reconcile(t, listener("new", one.String(), chain("x")), listener("other", two.String(), chain("y")))
+	opened = r.opened
+	r.reconcile(t, listener("new", two.String(), chain("x")), listener("other", one.String(), chain("y")))
+	answers(one, "y other")
+	answers(two, "x new")
+	if r.opened != opened {
+		t.Errorf("%d were opened to change places", r.opened-opened)
+	}
+	r.reconcile(t)
+	if c, err := r.net.Dial(t.Context(), client, one); err == nil {
+		_ = c.Close()
+		t.Error("a port that nobody wants is open")
+	}
+}
+
+// Who cannot have what is new keeps what there was, until another one wants it.
+func TestAMoveThatFailsLosesNothing(t *testing.T) {
+	r := newRig(t, time.Hour)
+	home, taken := netip.MustParseAddrPort("10.0.0.1:1"), netip.MustParseAddrPort("10.0.0.1:2")
+	stranger, err := r.net.Listen(taken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays, moves := &config.FilterChain{Name: "stays"}, listener("a", taken.String(), &config.FilterChain{Name: "moves"})
+	r.reconcile(t, listener("a", home.String(), stays))
+	open := r.dial(t, home)
+	open.ask(t)
+	fails := func(ls ...*config.Listener) string {
+		t.Helper()
+		if err := r.Reconcile(t.Context(), &config.Snapshot{Listeners: ls}); err == nil {
+			t.Fatal("the port is not taken")
+		}
+		return r.Unopened()["a"].Error()
+	}
+	for range 2 {
+		if why := fails(moves); !strings.Contains(why, "listens on 10.0.0.1:1 as before") {
+			t.Errorf("not open because %s", why)
+		}
+		for _, c := range []*caller{r.dial(t, home), open} {
+			if got := c.ask(t); !strings.HasPrefix(got, "stays a") {
+				t.Errorf("%q, want what was there before", got)
+			}
+		}
+	}
+	if why := fails(moves, listener("b", home.String(), &config.FilterChain{Name: "heir"})); strings.Contains(why, "as before") {
+		t.Errorf("not open because %s", why)
+	}
+	if got := r.dial(t, home).ask(t); !strings.HasPrefix(got, "heir b") || len(r.Addrs("a")) != 0 {
+		t.Errorf("%q, and a is at %v", got, r.Addrs("a"))
+	}
+	_ = stranger.Close()
+	r.reconcile(t, moves)
+	if got := r.dial(t, taken).ask(t); !strings.HasPrefix(got, "moves a") {
+		t.Errorf("%q, want the one that moved", got)
+	}
+}
+
+// All addresses of a port and one of them exclude each other: the old one is closed first, and opened again if that was for nothing.
+func TestOverlappingAddresses(t *testing.T) {
+	fail := false
+	m := New(Config{Serve: answer, Log: slog.New(slog.DiscardHandler), Listen: func(ctx context.Context, addr netip.AddrPort, opt netio.SocketOptions) (net.Listener, error) {
+		if fail && addr.Addr().IsLoopback() {
+			return nil, errors.New("no such address")
+		}
+		return netio.Listen(ctx, addr, opt)
+	}})
+	t.Cleanup(func() { m.Close(0) })
+	at := func(addr string) error {
+		return m.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{listener("l", addr, &config.FilterChain{Name: "c"})}})
+	}
+	if err := at("0.0.0.0:0"); err != nil {
+		t.Fatal(err)
+	}
+	all := m.Addrs("l")[0].String()
+	one := strings.Replace(all, "0.0.0.0", "127.0.0.1", 1)
+	for _, fail = range []bool{true, false} {
+		err, want := at(one), one
+		if fail {
+			want = all
+		}
+		if got := fmt.Sprint(m.Addrs("l")); (err != nil) != fail || got != "["+want+"]" {
+			t.Errorf("%v, open is %v, want %s", err, got, want)
+		}
+		if c, err := net.Dial("tcp", one); err != nil {
+			t.Error(err)
+		} else {
+			_ = c.Close()
+		}
 	}
 }
 
