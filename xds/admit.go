@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/meltemi/meltemi/mesh"
 )
@@ -67,7 +68,8 @@ func peerOf(ctx context.Context) (netip.Prefix, bool) {
 // checkIdentity holds what a proxy says of itself against what was verified:
 // namespace and service account of its identity and of its metadata must be equal.
 // Metadata without a service account is taken as agreeing, as Istio does; a namespace is
-// always compared, if need be the one in the node's ID.
+// always compared, if need be the one in the node's ID. Either is a string or absent: others may read more
+// into another value than we do.
 func checkIdentity(c *Client) error {
 	if c.Identity == "" {
 		return nil
@@ -77,6 +79,13 @@ func checkIdentity(c *Client) error {
 		return status.Errorf(codes.PermissionDenied, "the caller's identity is none of this mesh: %v", err)
 	}
 	meta := c.Node.GetMetadata().GetFields()
+	for _, key := range [...]string{"NAMESPACE", "SERVICE_ACCOUNT"} {
+		if v := meta[key]; v != nil {
+			if _, ok := v.GetKind().(*structpb.Value_StringValue); !ok {
+				return status.Errorf(codes.PermissionDenied, "the caller is %s, but %s in its node metadata is not a string", c.Identity, key)
+			}
+		}
+	}
 	ns := mesh.Namespace(meta["NAMESPACE"].GetStringValue())
 	if ns == "" {
 		if node, err := mesh.ParseNodeID(c.Node.GetId()); err == nil {

@@ -304,6 +304,10 @@ func TestAdmission(t *testing.T) {
 		}
 		return &corev3.Node{Id: id, Metadata: &structpb.Struct{Fields: fields}}
 	}
+	with := func(n *corev3.Node, key string, v *structpb.Value) *corev3.Node {
+		n.Metadata.Fields[key] = v
+		return n
+	}
 	const id = "sidecar~10.0.0.1~web.shop~shop.svc.cluster.local"
 	const spiffe = "spiffe://cluster.local/ns/shop/sa/web"
 	for name, c := range map[string]struct {
@@ -320,6 +324,8 @@ func TestAdmission(t *testing.T) {
 		"another namespace":                {identity: spiffe, node: node(id, "bank", "web"), code: codes.PermissionDenied},
 		"another service account":          {identity: spiffe, node: node(id, "shop", "admin"), code: codes.PermissionDenied},
 		"no namespace at all":              {identity: spiffe, node: node("x", "", "web"), code: codes.PermissionDenied},
+		"a number for a namespace":         {identity: spiffe, node: with(node(id, "", "web"), "NAMESPACE", structpb.NewNumberValue(7)), code: codes.PermissionDenied},
+		"a list for a service account":     {identity: spiffe, node: with(node(id, "shop", ""), "SERVICE_ACCOUNT", structpb.NewListValue(nil)), code: codes.PermissionDenied},
 		"an identity of another kind":      {identity: "spiffe://x/other", node: node(id, "shop", "web"), code: codes.PermissionDenied},
 		"not authenticated":                {auth: errors.New("no certificate"), node: node(id, "shop", "web"), code: codes.Unauthenticated},
 		"not authenticated, with a status": {auth: status.Error(codes.ResourceExhausted, "slow"), node: node(id, "shop", "web"), code: codes.ResourceExhausted},

@@ -82,7 +82,8 @@ func ParseClient(n *corev3.Node) (Client, error) {
 		return Client{}, fmt.Errorf("node %s: proxies of type %s are not served here", n.GetId(), id.Type)
 	}
 	meta := n.GetMetadata().GetFields()
-	ns := mesh.Namespace(text(meta[metaNamespace]))
+	// As xds holds it against the identity: nothing but a string.
+	ns := mesh.Namespace(meta[metaNamespace].GetStringValue())
 	if ns == "" {
 		ns = id.Namespace
 	}

@@ -43,3 +43,17 @@ func FuzzParseClient(f *testing.F) {
 		}
 	})
 }
+
+// The namespace is the one that was held against the proxy's identity.
+func TestANamespaceIsAString(t *testing.T) {
+	for _, v := range []any{nil, 7.0, true, []any{"bank"}} {
+		meta, err := structpb.NewStruct(map[string]any{"NAMESPACE": v})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := ParseClient(&corev3.Node{Id: "sidecar~10.0.0.1~web.shop~shop.svc.cluster.local", Metadata: meta})
+		if err != nil || c.Namespace() != "shop" || c.Workload.Namespace != "shop" {
+			t.Errorf("%v: %+v (%v), want namespace shop of the ID", v, c, err)
+		}
+	}
+}
