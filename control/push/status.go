@@ -18,8 +18,11 @@ import (
 // what the xds server remembers.
 const maxWaiting = 256
 
-// maxDetail is the longest rejection that is kept, in bytes.
-const maxDetail = 4 << 10
+// maxDetail is the longest rejection that is kept, in bytes; maxSought is how much of one is read.
+const (
+	maxDetail = 4 << 10
+	maxSought = 64 << 10
+)
 
 // A ClientStatus is what one connected proxy has and what it made of it.
 type ClientStatus struct {
@@ -83,6 +86,7 @@ type answers struct {
 	rejected map[string]Rejection
 	nack     *Nack
 	held     map[string][]string // listeners the client has, with their aliases
+	from     map[string]string   // of those: the nonce of the update that was answered last
 }
 
 func (a *answers) expect(u *xds.Update, now time.Time) {
@@ -101,6 +105,7 @@ func (a *answers) wants(t *topic) {
 	a.wildcard, a.names, a.size = t.wildcard, len(t.items), t.size()
 	if a.typeURL == typeListener {
 		a.held = t.resources()
+		maps.DeleteFunc(a.from, func(n, _ string) bool { _, has := a.held[n]; return !has })
 	}
 	for n := range a.rejected {
 		if !t.listed(n) && !slices.ContainsFunc(slices.Collect(maps.Values(t.items)), func(it *item) bool {
@@ -139,7 +144,7 @@ func (f *feed) answered(typeURL, nonce string, detail *string) {
 	f.active = now
 	why := ""
 	if detail != nil {
-		why = strings.ToValidUTF8((*detail)[:min(len(*detail), maxDetail)], "")
+		why = (*detail)[:min(len(*detail), maxSought)]
 	}
 	switch u := a.take(nonce); {
 	case u == nil:
@@ -155,27 +160,46 @@ func (f *feed) answered(typeURL, nonce string, detail *string) {
 
 func (a *answers) accept(u *xds.Update, now time.Time) {
 	a.acked, a.ackedAt = u.Version, now
+	a.note(u)
 	for i := range u.Resources {
 		delete(a.rejected, u.Resources[i].Name)
 	}
 }
 
+// note remembers which listeners u brought: more may be said of them later.
+func (a *answers) note(u *xds.Update) {
+	if a.typeURL != typeListener {
+		return
+	}
+	if a.from == nil {
+		a.from = map[string]string{}
+	}
+	for i := range u.Resources {
+		a.from[u.Resources[i].Name] = u.Nonce
+	}
+}
+
 func (a *answers) refuse(u *xds.Update, detail, client string, now time.Time) {
-	a.nack = &Nack{u.Version, detail, now}
+	a.note(u)
+	kept, more := keep(detail), cut(detail)
+	a.nack = &Nack{u.Version, kept, now}
 	var names []string
 	for i := range u.Resources {
 		names = append(names, u.Resources[i].Name)
 	}
 	named := blamed(detail, slices.AppendSeq(names, maps.Keys(a.rejected))) // a complete set holds what was refused before
 	all := len(named) == 0
-	if !all {
+	if !all && !more {
 		a.acked, a.ackedAt = u.Version, now
 	}
 	for i := range u.Resources {
 		n := u.Resources[i].Name
-		if all || named[n] {
-			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, detail, u.Resources[i].Aliases, u.Nonce}
-		} else {
+		switch {
+		case all || named[n]:
+			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, kept, u.Resources[i].Aliases, u.Nonce}
+		case more:
+			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, unsaid + kept, u.Resources[i].Aliases, u.Nonce}
+		default:
 			delete(a.rejected, n)
 		}
 	}
@@ -184,9 +208,10 @@ func (a *answers) refuse(u *xds.Update, detail, client string, now time.Time) {
 // again is another answer to an update that was answered before: what it does not name is in force now, and of what it
 // names, listeners are not any more, for these are opened after they are accepted.
 func (a *answers) again(nonce, detail, client string, now time.Time) {
+	kept, more := keep(detail), cut(detail)
 	named := blamed(detail, slices.AppendSeq(slices.Collect(maps.Keys(a.held)), maps.Keys(a.rejected)))
 	for n, r := range a.rejected {
-		if r.nonce == nonce && !named[n] {
+		if r.nonce == nonce && !named[n] && !more {
 			delete(a.rejected, n)
 		}
 	}
@@ -194,15 +219,35 @@ func (a *answers) again(nonce, detail, client string, now time.Time) {
 		return
 	}
 	version, _, _ := strings.Cut(nonce, "-")
-	a.nack = &Nack{version, detail, now}
+	a.nack = &Nack{version, kept, now}
 	for n, aliases := range a.held {
 		newer := slices.ContainsFunc(a.waiting, func(u *xds.Update) bool {
 			return slices.ContainsFunc(u.Resources, func(r xds.Resource) bool { return r.Name == n })
 		})
-		if !newer && named[n] {
-			a.rejected[n] = Rejection{client, a.typeURL, n, version, detail, aliases, nonce}
+		switch {
+		case newer:
+		case named[n]:
+			a.rejected[n] = Rejection{client, a.typeURL, n, version, kept, aliases, nonce}
+		case more && a.from[n] == nonce:
+			a.rejected[n] = Rejection{client, a.typeURL, n, version, unsaid + kept, aliases, nonce}
 		}
 	}
+}
+
+// unsaid begins the reason of what a reason might have named, had it arrived whole.
+const unsaid = "perhaps refused, for the reason arrived cut short: "
+
+// keep is what is kept of a reason.
+func keep(detail string) string {
+	return strings.ToValidUTF8(detail[:min(len(detail), maxDetail)], "")
+}
+
+// mostSent is the length at which our own proxies cut a reason.
+const mostSent = 16 << 10
+
+// cut reports whether a reason may have been longer where it was made: our proxies end it in "…", Envoy in "...(truncated)".
+func cut(detail string) bool {
+	return len(detail) >= mostSent || strings.HasSuffix(detail, "…") || strings.HasSuffix(detail, "...(truncated)")
 }
 
 // blamed are those names of which detail says what is wrong: "NAME: why", as our proxies and Envoy put it. What else a

@@ -139,6 +139,60 @@ func TestAnAnswerMayBeReplaced(t *testing.T) {
 	})
 }
 
+// What a long reason names is not in force, wherever it names it; nor is what it might have named, had it not been cut.
+func TestLongReasons(t *testing.T) {
+	reason := func(names ...string) string {
+		var parts []string
+		for _, n := range names {
+			parts = append(parts, n+": "+strings.Repeat("y", 400))
+		}
+		return strings.Join(parts, "; ")
+	}
+	var names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprintf("c%02d", i))
+	}
+	script(t, func(t *testing.T, w *world, f *feed) {
+		for _, n := range append(names, "fine") {
+			w.set(typeCluster, n, "1")
+			w.set(typeListener, n, "1")
+		}
+		f.Subscribe(typeCluster, nil, nil, true)
+		u := took(t, f, moment)
+		f.Nack(typeCluster, u.Nonce, reason(names...))
+		s := of(w, typeCluster)
+		expect(t, "named beyond what is kept", rejected(s), strings.Join(names, " "))
+		if n := len(s.Rejected[19].Detail); n != maxDetail || len(s.LastNack.Detail) != maxDetail || s.Acked == "" {
+			t.Errorf("%d bytes are kept, and %d; acknowledged %q", n, len(s.LastNack.Detail), s.Acked)
+		}
+
+		// The first answer to listeners, and the one that replaces an acknowledgement.
+		f.Subscribe(typeListener, nil, nil, true)
+		u = took(t, f, moment)
+		f.Nack(typeListener, u.Nonce, reason(names[:8]...)+"…")
+		s = of(w, typeListener)
+		expect(t, "cut", rejected(s), strings.Join(append(names, "fine"), " "))
+		if d := s.Rejected[20].Detail; !strings.HasPrefix(d, unsaid) || s.Acked != "" {
+			t.Errorf("fine is refused: %.60s; acknowledged %q", d, s.Acked)
+		}
+		f.Nack(typeListener, u.Nonce, reason(names[:8]...)+"...(truncated)")
+		expect(t, "cut again", rejected(of(w, typeListener)), strings.Join(append(names, "fine"), " "))
+		f.Ack(typeListener, u.Nonce)
+		expect(t, "open", rejected(of(w, typeListener)), "")
+		w.set(typeListener, "later", "1")
+		v := took(t, f, moment)
+		f.Ack(typeListener, v.Nonce)
+		f.Nack(typeListener, v.Nonce, "later: "+strings.Repeat("y", mostSent))
+		expect(t, "other updates", rejected(of(w, typeListener)), "later")
+		f.Nack(typeListener, u.Nonce, "c00: "+strings.Repeat("y", mostSent))
+		for _, r := range of(w, typeListener).Rejected {
+			if cutShort := strings.HasPrefix(r.Detail, unsaid); cutShort == (r.Name == "later" || r.Name == "c00") {
+				t.Errorf("%s: %.60s", r.Name, r.Detail)
+			}
+		}
+	})
+}
+
 // Whose fault it is not is not said to be.
 func TestBlamed(t *testing.T) {
 	names := []string{"a", "b", "80", "edge.shop:80"}
