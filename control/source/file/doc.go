@@ -5,6 +5,7 @@
 //
 //	file.go      Config, New, Run: look, wait for changes, look again
 //	scan.go      what is in the folders now, and what changed since the last look: all, or what was reported
+//	walk.go      all that is in the folders, whatever of it cannot be read
 //	shelf.go     the last good version of each object, kept for the next start
 //	claims.go    which document decides about which object
 //	split.go     a file's text to documents
@@ -28,6 +29,10 @@
 //     the document can be read or is gone. If it names one of which nothing is known, that object is reported as
 //     refused, so that something may stand in for it.
 //   - Of two documents that claim one object the first wins, by path, then by place in the file. The other is reported.
-//   - A file that cannot be read keeps what it held, and so does a link that leads nowhere. A file that is gone takes its objects along. A file
-//     that has just become empty is looked at twice, because some editors empty a file before they write it.
+//   - A file or folder that cannot be read keeps what it held, and so does a link that leads nowhere; what is beside it is
+//     read. A link that leads back to a folder that it is in is named, and not followed.
+//   - A file that is gone takes its objects along, and so does a folder, unless it is one of Config.Paths: a folder, or
+//     single file, that somebody has named is meant to be there, so its absence is a mishap such as a volume that is not
+//     mounted. It keeps what it held until it is there again; one that is there and empty holds nothing.
+//   - A file that has just become empty is looked at twice, because some editors empty a file before they write it.
 package file

@@ -297,16 +297,11 @@ func TestUnchangedDocumentsAreNotReportedAgain(t *testing.T) {
 // A link that leads nowhere is named, and what was read through it stays.
 func TestLinkToNowhere(t *testing.T) {
 	f, elsewhere := newFolder(t), newFolder(t)
-	link := func(to, name string) {
-		if err := os.Symlink(to, filepath.Join(f.dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
 	elsewhere.write("a.yaml", vs("a", "one"))
 	elsewhere.write("sub/b.yaml", vs("b", "one"))
-	link(filepath.Join(elsewhere.dir, "a.yaml"), "a.yaml")
-	link(filepath.Join(elsewhere.dir, "sub"), "more")
-	link("no/such/file", "c.yaml")
+	f.link(filepath.Join(elsewhere.dir, "a.yaml"), "a.yaml")
+	f.link(filepath.Join(elsewhere.dir, "sub"), "more")
+	f.link("no/such/file", "c.yaml")
 	s := newScan(f.source().cfg, f.source().parser, nil)
 	b := s.look(nil)
 	if len(b.Put) != 2 || len(b.Report) != 1 || b.Report[0].About != filepath.Join(f.dir, "c.yaml") ||

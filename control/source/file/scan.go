@@ -27,7 +27,7 @@ type scan struct {
 	files  map[string]*state
 	claims claims
 
-	troubles []source.Problem // with folders
+	troubles []source.Problem // with folders, and with files that cannot even be found out about
 
 	walked time.Time       // when all folders were looked through last
 	linked bool            // some file or folder is a link: whatever changes may change others
@@ -112,21 +112,8 @@ func (s *scan) look(touched map[string]bool) source.Batch {
 	s.files = make(map[string]*state, len(before))
 	clear(s.hollow)
 	s.troubles = nil
-	var failed []int // roots
-	for i, root := range s.cfg.Paths {
-		if err := s.walk(filepath.Clean(root), i, 0, before, touched); err != nil {
-			s.troubles = append(s.troubles, source.Problem{
-				Place: source.Place{File: root}, Severity: source.Error, Message: err.Error(),
-			})
-			failed = append(failed, i)
-		}
-	}
-	for _, i := range failed {
-		// Unless it is gone, what was read below it stays.
-		if _, err := os.Stat(s.cfg.Paths[i]); !errors.Is(err, fs.ErrNotExist) {
-			s.keep(filepath.Clean(s.cfg.Paths[i]), i, before)
-		}
-	}
+	w := walk{scan: s, before: before, touched: touched}
+	w.all()
 	var changed []string
 	for path, st := range s.files {
 		if before[path] != st {
@@ -171,89 +158,6 @@ func (s *scan) isAside(path string) bool {
 	name := filepath.Base(path)
 	return (strings.HasPrefix(name, ".") || strings.HasSuffix(name, "~")) &&
 		!slices.ContainsFunc(s.cfg.Paths, func(root string) bool { return filepath.Clean(root) == path })
-}
-
-// keep holds on to the files below a folder that cannot be read now.
-func (s *scan) keep(dir string, root int, before map[string]*state) {
-	for path, st := range before {
-		if s.files[path] != nil || !strings.HasPrefix(path, dir+string(filepath.Separator)) {
-			continue
-		}
-		if st.rank.root == nowhere {
-			st = (&state{rank: rank{root, path}, docs: st.docs}).ready()
-		}
-		s.files[path] = st
-	}
-}
-
-// lost notes a link that leads nowhere. What was read through it stays.
-func (s *scan) lost(path, link string, root int, before map[string]*state) {
-	s.keep(path, root, before)
-	next := &state{rank: rank{root, path}, failed: &source.Problem{Place: source.Place{File: path}, Severity: source.Error,
-		Message: fmt.Sprintf("is a link to %s, which cannot be reached", link)}}
-	if last := before[path]; last != nil {
-		next.docs = last.docs
-	}
-	s.files[path] = next.ready()
-}
-
-// mostLevels bounds how deep folders are followed, for a symbolic link may lead upwards.
-const mostLevels = 16
-
-// walk reads a folder and those below it, or a single file.
-func (s *scan) walk(path string, root, depth int, before map[string]*state, touched map[string]bool) error {
-	if s.files[path] != nil {
-		return nil // it is below an earlier root, too
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		if depth == 0 {
-			return fmt.Errorf("cannot be read: %w", err)
-		}
-		if link, err := os.Readlink(path); err == nil {
-			s.lost(path, link, root, before)
-		}
-		return nil // else it is gone since it was listed
-	}
-	if !info.IsDir() {
-		if depth == 0 {
-			s.see(filepath.Dir(path))
-		}
-		if depth > 0 && !isYAML(path) {
-			return nil
-		}
-		if len(s.files) >= s.cfg.Limits.Files {
-			return fmt.Errorf("there are more than %d files", s.cfg.Limits.Files)
-		}
-		s.file(path, root, info, before[path], touched[path])
-		return nil
-	}
-	if depth > mostLevels {
-		return fmt.Errorf("the folder %s is deeper than %d levels; does a link lead upwards?", path, mostLevels)
-	}
-	s.see(path) // before it is listed, so that no change falls between
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return fmt.Errorf("the folder %s cannot be read: %w", path, err)
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), ".") || !e.IsDir() && !isYAML(e.Name()) && e.Type()&fs.ModeSymlink == 0 {
-			continue
-		}
-		s.linked = s.linked || e.Type()&fs.ModeSymlink != 0
-		if err := s.walk(filepath.Join(path, e.Name()), root, depth+1, before, touched); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func isYAML(name string) bool {
-	switch filepath.Ext(name) {
-	case ".yaml", ".yml", ".json":
-		return !strings.HasPrefix(filepath.Base(name), ".")
-	}
-	return false
 }
 
 // see asks for changes in a folder to be reported. A folder that was removed and made again must be asked for again.

@@ -4,9 +4,14 @@
 package file
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/meltemi/meltemi/control/source"
 )
 
 func TestFileBelowTwoFoldersIsReadOnce(t *testing.T) {
@@ -25,17 +30,12 @@ func TestLinkInAHiddenNameIsReplaced(t *testing.T) {
 	f := newFolder(t)
 	f.write(".one/a.yaml", vs("a", "one"))
 	f.write(".two/a.yaml", vs("a", "two"))
-	link := func(to, name string) {
-		if err := os.Symlink(to, filepath.Join(f.dir, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	link(".one", "..data")
-	link("..data/a.yaml", "a.yaml")
+	f.link(".one", "..data")
+	f.link("..data/a.yaml", "a.yaml")
 	s := newScan(f.source().cfg, f.source().parser, nil)
 	s.look(nil)
 	f.remove("..data")
-	link(".two", "..data")
+	f.link(".two", "..data")
 	if b := s.look(map[string]bool{filepath.Join(f.dir, "..data"): true}); len(b.Put) != 1 {
 		t.Fatalf("a link that was replaced gave %+v", b)
 	}
@@ -117,5 +117,140 @@ func TestWhatIsNoticedBesidesAnEditedFile(t *testing.T) {
 	f.write("new/c.yaml", vs("c", "two"))
 	if b := s.look(at("new/c.yaml")); len(b.Delete) != 1 {
 		t.Fatalf("a look when all is due gave %+v, want what changed unnoticed, too", b)
+	}
+}
+
+// What is configured is meant to be there: a path that is gone, or cannot be reached, keeps what it held.
+func TestConfiguredPathThatIsGone(t *testing.T) {
+	for _, c := range []struct {
+		name, path string
+		gone       func(f folder)
+	}{
+		{"a folder removed", "in", func(f folder) { f.remove("in") }},
+		{"a folder whose parent is removed", "in/deep", func(f folder) { f.remove("in") }},
+		{"a folder that is a link to itself", "in", func(f folder) { f.remove("in"); f.link("in", "in") }},
+		{"a file removed", "in/a.yaml", func(f folder) { f.remove("in/a.yaml") }},
+		{"a file that is a link to itself", "in/a.yaml", func(f folder) { f.remove("in/a.yaml"); f.link("a.yaml", "in/a.yaml") }},
+		{"a file whose folder is a file", "in/a.yaml", func(f folder) { f.remove("in"); f.write("in", "") }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFolder(t)
+			f.write("in/a.yaml", vs("a", "one"))
+			f.write("in/deep/a.yaml", vs("a", "one"))
+			cfg := Defaults(filepath.Join(f.dir, c.path))
+			cfg.Limits, cfg.Keep = cfg.Limits.withDefaults(), t.TempDir()
+			s := newScan(cfg, f.source().parser, nil)
+			if b := s.look(nil); len(b.Put) != 1 {
+				t.Fatalf("first look: %+v", b)
+			}
+			c.gone(f)
+			for range 2 {
+				b := s.look(nil)
+				wantNothingBut(t, b)
+				if p := s.claims.reported[cfg.Paths[0]]; len(p) != 1 || p[0].Severity != source.Error {
+					t.Errorf("%v is said of it, want one error", p)
+				}
+			}
+			s = newScan(cfg, f.source().parser, nil) // the process starts again
+			if b := s.recall(); len(b.Put) != 1 {
+				t.Errorf("kept is %+v, want the object", b)
+			}
+			for range 2 {
+				wantNothingBut(t, s.look(nil))
+			}
+			f.remove("in")
+			if filepath.Ext(c.path) == "" {
+				f.write(c.path+"/b.yaml", vs("b", "two"))
+			} else {
+				f.write(c.path, vs("b", "two"))
+			}
+			if b := s.look(nil); len(b.Delete) != 1 || len(b.Put) != 1 {
+				t.Errorf("with other content it gave %+v, want that in place of the former", b)
+			}
+		})
+	}
+}
+
+// wantNothingBut wants some objects to be put, and none to be deleted.
+func wantNothingBut(t *testing.T, b source.Batch, puts ...string) {
+	t.Helper()
+	var names []string
+	for _, p := range b.Put {
+		names = append(names, p.Entry.ObjectKey().Name)
+	}
+	if !slices.Equal(names, puts) || len(b.Delete) > 0 {
+		t.Errorf("put %v, deleted %v; want put %v and nothing deleted", names, b.Delete, puts)
+	}
+}
+
+// A folder in which something is wrong holds up nothing that comes after it.
+func TestFolderThatCannotBeRead(t *testing.T) {
+	deep := "lost" + strings.Repeat("/deep", mostLevels)
+	for _, c := range []struct {
+		name, about string
+		severity    source.Severity
+		breaks      func(f folder)
+	}{
+		{"a link to its own folder", "lost/up", source.Warning, func(f folder) { f.link(".", "lost/up") }},
+		{"a link to a folder above", "lost/up", source.Warning, func(f folder) { f.link("..", "lost/up") }},
+		{"too deep", deep, source.Error, func(f folder) { f.write(deep+"/c.yaml", vs("c", "one")) }},
+		{"not listed", "lost", source.Error, func(f folder) { f.forbid("lost", 0o311) }},
+		{"not entered", "lost/a.yaml", source.Error, func(f folder) { f.forbid("lost", 0o644) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFolder(t)
+			f.write("lost/a.yaml", vs("a", "one"))
+			s := newScan(f.source().cfg, f.source().parser, nil)
+			wantNothingBut(t, s.look(nil), "a")
+			c.breaks(f)
+			f.write("new.yaml", vs("new", "one"))
+			f.write("other/new.yaml", vs("newer", "one"))
+			wantNothingBut(t, s.look(nil), "new", "newer")
+			if len(s.claims.reported) != 1 {
+				t.Errorf("said is %v, want one", s.claims.reported)
+			}
+			if p := s.claims.reported[filepath.Join(f.dir, c.about)]; len(p) != 1 || p[0].Severity != c.severity {
+				t.Errorf("said is %v, want one %v about %s", s.claims.reported, c.severity, c.about)
+			}
+			wantNothingBut(t, s.look(nil))
+			// So it is at a first start.
+			b := newScan(f.source().cfg, f.source().parser, nil).look(nil)
+			if len(b.Put) < 2 || b.Put[len(b.Put)-2].Entry.ObjectKey().Name != "new" {
+				t.Errorf("a first look gave %+v, want what comes after the folder, too", b.Put)
+			}
+		})
+	}
+}
+
+// Folders with links to each other make more paths than anybody can walk.
+func TestMazeOfLinks(t *testing.T) {
+	f := newFolder(t)
+	const folders = 9
+	for i := range folders {
+		f.write(fmt.Sprintf("%d/a.yaml", i), "")
+		for k := range folders {
+			f.link(fmt.Sprintf("../%d", k), fmt.Sprintf("%d/to%d", i, k))
+		}
+	}
+	cfg := f.source().cfg
+	cfg.Limits.Files = 200
+	s := newScan(cfg, f.source().parser, nil)
+	s.look(nil)
+	if p := s.claims.reported[f.dir]; len(p) != 1 || !strings.Contains(p[0].Message, "there are more than 200 files") {
+		t.Errorf("said is %v, want that there is too much", p)
+	}
+	for i := range folders {
+		f.remove(fmt.Sprintf("%d/a.yaml", i))
+	}
+	s.look(nil)
+	if p := s.claims.reported[f.dir]; len(p) != 1 || !strings.Contains(p[0].Message, "links lead to more than 200 folders") {
+		t.Errorf("said is %v, want that there is too much", p)
+	}
+}
+
+func (f folder) link(to, name string) {
+	f.t.Helper()
+	if err := os.Symlink(to, filepath.Join(f.dir, name)); err != nil {
+		f.t.Fatal(err)
 	}
 }
