@@ -126,6 +126,7 @@ func (c *claims) settle(changed []string, files map[string]*state, troubles []so
 		stale[path] = true
 	}
 	clear(c.troubles)
+	c.shelf.retry()
 	for _, t := range slices.Concat(troubles, c.shelf.trouble()) {
 		c.troubles[t.Place.File] = append(c.troubles[t.Place.File], t)
 		stale[t.Place.File] = true

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,9 +25,18 @@ import (
 // A shelf keeps the last good version of each object in a folder, one small file each, so that it is still known when the
 // process starts again. A nil shelf keeps nothing.
 type shelf struct {
-	dir    string
-	known  map[source.Key]kept
-	failed error // the last write or removal, if that went wrong
+	dir   string
+	known map[source.Key]kept // what is in the folder
+	owed  map[source.Key]debt // what is to be changed in it yet
+	lost  map[string]error    // files of it that could not be read at the start, and were not replaced since
+	// store replaces a file, or removes it if next is nil.
+	store func(path string, next *kept) error
+}
+
+// debt is a write, or a removal, that went wrong.
+type debt struct {
+	next *kept
+	err  error
 }
 
 // kept is one version of an object: the text it was read from.
@@ -44,15 +54,19 @@ func (k *kept) key() source.Key {
 	return source.Key{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name}
 }
 
+func newShelf(dir string, store func(string, *kept) error) *shelf {
+	return &shelf{dir: dir, store: store, known: map[source.Key]kept{}, owed: map[source.Key]debt{}, lost: map[string]error{}}
+}
+
 // openShelf reads what is in dir. What cannot be read is as good as lost, and said.
 func openShelf(dir string) *shelf {
 	if dir == "" {
 		return nil
 	}
-	s := &shelf{dir: dir, known: map[source.Key]kept{}}
+	s := newShelf(dir, replaceFile)
 	entries, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		s.failed = err
+		s.lost[dir] = err
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
@@ -66,7 +80,7 @@ func openShelf(dir string) *shelf {
 			err = json.Unmarshal(data, &k)
 		}
 		if err != nil || s.path(k.key()) != path {
-			s.failed = cmp.Or(err, fmt.Errorf("%s is not what was written there", path))
+			s.lost[path] = cmp.Or(err, fmt.Errorf("%s is not what was written there", path))
 			continue
 		}
 		s.known[k.key()] = k
@@ -100,40 +114,84 @@ func (s *shelf) keep(k source.Key, h holder, now time.Time) {
 		return
 	}
 	next := kept{Kind: k.Kind, Namespace: k.Namespace, Name: k.Name, File: h.file, Line: h.line, Since: now, Text: h.doc.text}
-	if was, ok := s.known[k]; ok && was.Text == next.Text {
+	if was, ok := s.last(k); ok && was.Text == next.Text {
 		next.Since = was.Since
-		if was.File == next.File && was.Line == next.Line {
+		if _, owed := s.owed[k]; !owed && was.File == next.File && was.Line == next.Line {
 			return
 		}
 	}
-	s.failed = s.write(s.path(k), next)
-	s.known[k] = next
+	s.put(k, &next)
 }
 
 func (s *shelf) drop(k source.Key) {
 	if s == nil {
 		return
 	}
-	if _, ok := s.known[k]; !ok {
-		return
-	}
-	delete(s.known, k)
-	if err := os.Remove(s.path(k)); !errors.Is(err, fs.ErrNotExist) {
-		s.failed = err
+	if _, ok := s.last(k); ok {
+		s.put(k, nil)
 	}
 }
 
-// write replaces a file as a whole. It outlives the process; whether it outlives the machine's power is left to the
-// file system, for a folder of many files is kept at once.
-func (s *shelf) write(path string, k kept) error {
-	data, err := json.Marshal(k)
+// last is the version that is, or is to be, in the folder.
+func (s *shelf) last(k source.Key) (kept, bool) {
+	if d, owed := s.owed[k]; owed {
+		if d.next == nil {
+			return kept{}, false
+		}
+		return *d.next, true
+	}
+	v, ok := s.known[k]
+	return v, ok
+}
+
+// put makes next the version in the folder; nil removes it. What goes wrong is owed.
+func (s *shelf) put(k source.Key, next *kept) {
+	path := s.path(k)
+	if err := s.store(path, next); err != nil {
+		s.owed[k] = debt{next, err}
+		return
+	}
+	delete(s.owed, k)
+	delete(s.lost, path)
+	if next == nil {
+		delete(s.known, k)
+		return
+	}
+	s.known[k] = *next
+}
+
+// retry tries again what went wrong.
+func (s *shelf) retry() {
+	if s == nil {
+		return
+	}
+	for k, d := range s.owed {
+		s.put(k, d.next)
+		if again, owed := s.owed[k]; owed { // say what was said: errors may name a temporary file
+			again.err = d.err
+			s.owed[k] = again
+		}
+	}
+}
+
+// replaceFile replaces a file as a whole, or removes it. It outlives the process; whether it outlives the machine's power
+// is left to the file system, for a folder of many files is kept at once.
+func replaceFile(path string, next *kept) error {
+	if next == nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		return nil
+	}
+	data, err := json.Marshal(next)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(s.dir, 0o700); err != nil {
+	dir := filepath.Dir(path)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(s.dir, "new-*")
+	f, err := os.CreateTemp(dir, "new-*")
 	if err != nil {
 		return err
 	}
@@ -147,11 +205,22 @@ func (s *shelf) write(path string, k kept) error {
 	return err
 }
 
-// trouble is what is to be said if versions cannot be kept.
-func (s *shelf) trouble() []source.Problem {
-	if s == nil || s.failed == nil {
+// trouble is what is to be said if versions cannot be kept, or could not be read.
+func (s *shelf) trouble() (all []source.Problem) {
+	if s == nil {
 		return nil
 	}
-	return []source.Problem{{Place: source.Place{File: s.dir}, Severity: source.Warning,
-		Message: fmt.Sprintf("the last good versions are not all kept here, and are lost when the control plane ends: %v", s.failed)}}
+	say := func(format string, args ...any) {
+		all = append(all, source.Problem{Place: source.Place{File: s.dir}, Severity: source.Warning, Message: fmt.Sprintf(format, args...)})
+	}
+	if len(s.lost) > 0 {
+		first := slices.Min(slices.Collect(maps.Keys(s.lost)))
+		say("the last good versions that were kept here could not all be read at the start (%d could not): %v", len(s.lost), s.lost[first])
+	}
+	if len(s.owed) > 0 {
+		first := slices.MinFunc(slices.Collect(maps.Keys(s.owed)), source.Key.Compare)
+		say("the last good versions are not all kept here, so that the next start will not know them, though it is tried again; %d objects, the first of them %s: %v",
+			len(s.owed), first, s.owed[first].err)
+	}
+	return all
 }

@@ -4,6 +4,7 @@
 package file
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -58,6 +59,7 @@ func (c *slowClaims) settle(files map[string]*state, troubles []source.Problem) 
 			reports[h.file] = conclude(reports[h.file], k, h, c.good[k])
 		}
 	}
+	c.shelf.retry()
 	for _, t := range c.shelf.trouble() {
 		reports[t.Place.File] = append(reports[t.Place.File], t)
 	}
@@ -172,13 +174,27 @@ func FuzzClaimsAgreeWithSlowTwin(f *testing.F) {
 		}
 		scan := &scan{parser: p}
 		files := map[string]*state{}
-		// Shelves without a folder write nothing, and say so.
-		shelves := [2]*shelf{{known: map[source.Key]kept{}}, {known: map[source.Key]kept{}}}
+		// The shelves have no folder, but may be full.
+		full := false
+		store := func(string, *kept) error {
+			if full {
+				return errors.New("full")
+			}
+			return nil
+		}
+		shelves := [2]*shelf{newShelf("shelf", store), newShelf("shelf", store)}
 		quick, slow := newTwins(shelves)
 		for step := 0; len(data) > 0 && step < 100; step++ {
 			var changed []string
 			var troubles []source.Problem
-			if next()%16 == 0 { // the process starts again
+			restarts := next()
+			if restarts%8 == 1 {
+				full = !full
+			}
+			if restarts%16 == 0 { // the process starts again
+				for _, s := range shelves {
+					clear(s.owed)
+				}
 				quick, slow = newTwins(shelves)
 				_, files = quick.recall(p)
 				changed = slices.Collect(maps.Keys(files))
@@ -275,9 +291,15 @@ func sameBatch(a, b source.Batch) bool {
 }
 
 func sameShelf(shelves [2]*shelf) bool {
-	return maps.EqualFunc(shelves[0].known, shelves[1].known, func(x, y kept) bool {
+	same := func(x, y kept) bool {
 		x.Since, y.Since = time.Time{}, time.Time{}
 		return x == y
+	}
+	return maps.EqualFunc(shelves[0].known, shelves[1].known, same) && maps.EqualFunc(shelves[0].owed, shelves[1].owed, func(x, y debt) bool {
+		if x.next == nil || y.next == nil {
+			return x.next == y.next
+		}
+		return same(*x.next, *y.next)
 	})
 }
 
