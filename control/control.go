@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -91,7 +90,7 @@ type Control struct {
 
 // RootFile is where the root certificate of a state folder is published for
 // proxies to pin.
-func RootFile(state string) string { return filepath.Join(state, "root-cert.pem") }
+func RootFile(state string) string { return filepath.Join(state, ca.PublicFile) }
 
 // New checks cfg and builds the pipeline. It opens the state folder, and no socket.
 func New(cfg Config) (*Control, error) {
@@ -103,9 +102,6 @@ func New(cfg Config) (*Control, error) {
 	})
 	if err != nil {
 		return nil, err
-	}
-	if err := os.WriteFile(RootFile(cfg.State), authority.RootPEM(), 0o644); err != nil {
-		return nil, fmt.Errorf("control plane: the root certificate could not be published: %w", err)
 	}
 	admit := istioapi.Admit(cfg.Mesh)
 	sources, err := fileSources(cfg.State, cfg.Folders, admit)

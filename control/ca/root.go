@@ -30,8 +30,8 @@ const (
 
 	// rootFile holds key and certificate together, so that creating it is one step.
 	rootFile = "root.pem"
-	// publicFile is the certificate alone, for people to copy.
-	publicFile = "root-cert.pem"
+	// PublicFile is the certificate alone, in the state folder: for proxies to pin, and people to copy.
+	PublicFile = "root-cert.pem"
 )
 
 // root is the trust anchor and its key.
@@ -65,7 +65,7 @@ func openRoot(dir string, td mesh.TrustDomain) (*root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := writeFile(filepath.Join(dir, publicFile), r.pem, 0o644); err != nil {
+	if err := writeFile(filepath.Join(dir, PublicFile), r.pem, 0o644); err != nil {
 		return nil, fmt.Errorf("writing the root's certificate: %w", err)
 	}
 	return r, nil
