@@ -38,7 +38,7 @@ type scan struct {
 // state is one file as it was read last.
 type state struct {
 	rank   rank
-	stamp  stamp
+	info   fs.FileInfo // of the file when it was read; nil: it must be read again
 	docs   []placed
 	all    []placed        // docs with the members of Lists
 	vague  []placed        // of all: those whose object cannot be told
@@ -80,10 +80,11 @@ func (a rank) compare(b rank) int {
 	return cmp.Compare(len(a.path), len(b.path))
 }
 
-// stamp tells whether a file must be read again.
-type stamp struct {
-	modified time.Time
-	size     int64
+// unread reports whether a file must be read again: it has changed, or another one is in its place, which may have the
+// time and size of the first.
+func (st *state) unread(now fs.FileInfo) bool {
+	was := st.info
+	return was == nil || !os.SameFile(was, now) || !was.ModTime().Equal(now.ModTime()) || was.Size() != now.Size()
 }
 
 func newScan(cfg Config, p *parser, watch func(string) error) *scan {
@@ -172,19 +173,18 @@ func (s *scan) see(dir string) {
 
 // file reads one file if it has changed.
 func (s *scan) file(path string, root int, info fs.FileInfo, last *state, touched bool) {
-	now := stamp{info.ModTime(), info.Size()}
-	if last != nil && last.stamp == now && last.rank.root == root && !touched && !last.empty {
+	if last != nil && !last.unread(info) && last.rank.root == root && !touched && !last.empty {
 		s.files[path] = last
 		return
 	}
-	next := &state{rank: rank{root, path}, stamp: now}
+	next := &state{rank: rank{root, path}, info: info}
 	s.files[path] = next
 	delete(s.hollow, path)
 	data, err := s.read(path)
 	switch {
 	case err != nil:
 		next.failed = &source.Problem{Place: source.Place{File: path}, Severity: source.Error, Message: err.Error()}
-		next.stamp = stamp{} // try again at the next look
+		next.info = nil // try again at the next look
 		if last != nil {
 			next.docs = last.docs
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/meltemi/meltemi/control/source"
 )
@@ -33,6 +34,13 @@ func TestLinkInAHiddenNameIsReplaced(t *testing.T) {
 	f.link(".one", "..data")
 	f.link("..data/a.yaml", "a.yaml")
 	s := newScan(f.source().cfg, f.source().parser, nil)
+	s.look(nil)
+	then := time.Unix(1e9, 0) // a clock ticks but every few milliseconds: both may well be of one time, and are of one size
+	for _, name := range []string{".one/a.yaml", ".two/a.yaml"} {
+		if err := os.Chtimes(filepath.Join(f.dir, name), then, then); err != nil {
+			t.Fatal(err)
+		}
+	}
 	s.look(nil)
 	f.remove("..data")
 	f.link(".two", "..data")
