@@ -183,6 +183,39 @@ func TestRetryBudget(t *testing.T) {
 	}
 }
 
+// A response that came early is passed on, and the rest of the request with it,
+// if there is no budget for the retry that the request would have allowed.
+func TestUploadGoesOnWithoutRetryBudget(t *testing.T) {
+	const total = 300_000
+	r := newRig(t, func(s *setup) {
+		s.server.BufferLimit = 64 << 10
+		spec := cluster("b", upstream.HTTP1, backend(t, func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex()
+			w.WriteHeader(503)
+			w.(http.Flusher).Flush()
+			n, err := io.Copy(io.Discard, r.Body)
+			_, _ = fmt.Fprint(w, n, err)
+		}))
+		spec.Breakers.MaxRetries = 0
+		s.specs = append(s.specs, spec)
+		s.routes = append(s.routes, to("/", "b", retry("5xx", 1)))
+	})
+	c := r.dial()
+	_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", total)
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if _, err := io.WriteString(c, strings.Repeat("x", total-1)); err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if want := fmt.Sprint(total, nil); err != nil || resp.StatusCode != 503 || string(body) != want {
+		t.Errorf("%d %q, %v; want 503 %q", resp.StatusCode, body, err, want)
+	}
+}
+
 func TestResets(t *testing.T) {
 	cut := func(after string) netip.AddrPort {
 		return rawBackend(t, func(c net.Conn, in *bufio.Reader) {

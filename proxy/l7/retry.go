@@ -79,11 +79,14 @@ const maxResends = 3
 // again at once, whatever the policy (RFC 9110 section 9.2.2, RFC 9113 section 8.7).
 func (x *exchange) stale(f *fault.Fault) bool {
 	switch {
-	case !x.reused || x.resends >= maxResends || !x.body.Replayable():
+	case !x.reused || x.resends >= maxResends:
 		return false
 	case f.Kind == fault.RefusedStream && !f.Sent:
 	case f.Kind == fault.ConnectionClosed && idempotent(x.Request.Method):
 	default:
+		return false
+	}
+	if !x.body.Replayable() {
 		return false
 	}
 	x.resends++
@@ -108,6 +111,7 @@ func (x *exchange) mayRetry(p *route.Retry) bool {
 	case !x.body.Replayable():
 		return false
 	case !x.cluster.AdmitRetry():
+		x.body.Unpin()
 		return false
 	}
 	x.retries++

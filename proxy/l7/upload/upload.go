@@ -63,6 +63,7 @@ type Body struct {
 	broken   bool            // target takes no more
 	writing  bool            // the pump is inside target.Write or Finish
 	keep     bool            // buf has all that came
+	pinned   bool            // and goes on having it, for the attempt that follows
 	eof      bool            // all has come
 	at       time.Time       // when
 	received uint64
@@ -112,7 +113,7 @@ func (u *Body) Reset() {
 	u.src, u.r, u.start, u.within = nil, nil, time.Time{}, 0
 	u.state, u.buf, u.limit, u.trailer, u.done = Unseen, nil, 0, nil, nil
 	u.target, u.sent, u.ended, u.broken, u.writing = nil, 0, false, false, false
-	u.keep, u.eof, u.at, u.received, u.stopped = false, false, time.Time{}, 0, false
+	u.keep, u.pinned, u.eof, u.at, u.received, u.stopped = false, false, false, time.Time{}, 0, false
 }
 
 // Collect looks at what there is of the body of r, which came from src, since
@@ -199,14 +200,27 @@ func (u *Body) End() time.Time {
 	return u.at
 }
 
-// Replayable says whether another attempt can be sent all that this one was.
+// Replayable says whether another attempt can be sent all that this one was. If
+// so, it stays true until the next Send, or Unpin: what does not fit is not read.
 func (u *Body) Replayable() bool {
 	if u.state != Pumped {
 		return u.state != Tunnelled
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.pinned = u.keep
 	return u.keep
+}
+
+// Unpin is for when Replayable was asked, and no other attempt follows.
+func (u *Body) Unpin() {
+	if u.state != Pumped {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.pinned = false
+	u.cond.Broadcast()
 }
 
 // Send writes the request, head and what there is of its body, to a new attempt.
@@ -243,7 +257,7 @@ func (u *Body) Send(s upstream.Stream) (headed bool, err error) {
 func (u *Body) attach(s upstream.Stream, sent int) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.target, u.sent, u.ended, u.broken = s, sent, false, false
+	u.target, u.sent, u.ended, u.broken, u.pinned = s, sent, false, false, false
 	if u.done == nil {
 		u.done = make(chan struct{})
 		if u.within > 0 {
@@ -323,6 +337,8 @@ func (u *Body) mayReadLocked() bool {
 		return false
 	case u.keep && len(u.buf) < u.limit:
 		return true
+	case u.pinned:
+		return false
 	}
 	// From here on what comes is not kept, so it needs somewhere to go.
 	return u.target != nil && !u.broken

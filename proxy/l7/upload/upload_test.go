@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meltemi/meltemi/message"
@@ -227,6 +228,53 @@ func TestWaitsForAnAttempt(t *testing.T) {
 	}
 	send(t, u, second)
 	eventually(t, "the second gets all", second.holds(5_000, true))
+}
+
+// Until the first attempt is detached its stream is there to be written to; what
+// the second was promised is kept all the same.
+func TestReplayableStaysTrue(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, src, _ := pumped(t, 10_000)
+		first, second := &target{}, &target{}
+		send(t, u, first)
+		src.put(bytes.Repeat([]byte("x"), 5_000), nil)
+		synctest.Wait()
+		if !u.Replayable() {
+			t.Fatal("not replayable within its limit")
+		}
+		src.put(bytes.Repeat([]byte("x"), 20_000), io.EOF)
+		synctest.Wait()
+		if !first.holds(10_000, false)() {
+			t.Errorf("the first attempt got %d bytes, ended %v", first.got.Len(), first.ended)
+		}
+		u.Detach()
+		send(t, u, second)
+		synctest.Wait()
+		if !second.holds(25_000, true)() {
+			t.Errorf("the second attempt got %d bytes of 25000, ended %v", second.got.Len(), second.ended)
+		}
+		if u.Replayable() {
+			t.Error("replayable beyond its limit")
+		}
+	})
+}
+
+func TestUnpinnedBodyGoesOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, src, _ := pumped(t, 10_000)
+		to := &target{}
+		send(t, u, to)
+		if !u.Replayable() {
+			t.Fatal("not replayable within its limit")
+		}
+		src.put(bytes.Repeat([]byte("x"), 20_000), io.EOF)
+		synctest.Wait()
+		u.Unpin()
+		synctest.Wait()
+		if !to.holds(20_000, true)() {
+			t.Errorf("the attempt got %d bytes of 20000, ended %v", to.got.Len(), to.ended)
+		}
+	})
 }
 
 func TestDetachWaitsForTheWriteUnderWay(t *testing.T) {
