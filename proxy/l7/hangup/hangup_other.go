@@ -5,8 +5,4 @@
 
 package hangup
 
-import "net"
-
-// Seen is known on Linux only; elsewhere a client that has gone is noticed
-// when it is written to.
-func Seen(net.Conn) bool { return false }
+func closedByPeer(uintptr) bool { return false }
