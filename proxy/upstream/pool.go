@@ -17,7 +17,8 @@ import (
 //
 //	open ─▶ take an idle connection, or a stream of a shared one
 //	     └▶ queue (max_pending) ─▶ dial, if max_connections admits it
-//	                            └▶ or wait until a connection is given back or ends
+//	                            └▶ or wait until a connection is given back or ends,
+//	                               or the caller is gone, or its time is over
 type pool struct {
 	host *Host
 
@@ -159,32 +160,41 @@ func (p *pool) enqueueLocked(q *part) *waiter {
 	return w
 }
 
-// await waits for w's turn. Without a deadline of its own a request waits as
-// long as for a connection that somebody else opens.
+// await waits for w's turn, as long as the request is wanted.
 func (p *pool) await(c *Cluster, r *Request, w *waiter) (*single, *fault.Fault) {
-	until := time.Now().Add(maxPendingWait)
-	if !r.Deadline.IsZero() && r.Deadline.Before(until) {
-		until = r.Deadline
-	}
-	timer := time.NewTimer(time.Until(until))
+	timer := time.NewTimer(time.Until(r.patience(time.Now().Add(maxPendingWait))))
 	defer timer.Stop()
 	select {
 	case one := <-w.ready:
 		return one, nil
+	case <-r.done():
+		p.dequeue(c, w)
+		return nil, r.cancelled()
 	case <-timer.C:
 	}
-	p.mu.Lock()
-	i := slices.Index(p.waiting, w)
-	if i >= 0 {
-		p.waiting = slices.Delete(p.waiting, i, i+1)
-	}
-	p.mu.Unlock()
-	if i < 0 { // it came at the same moment
-		return <-w.ready, nil
-	}
+	p.dequeue(c, w)
 	return nil, &fault.Fault{
 		Side: fault.Mesh, Kind: fault.ConnectTimeout, Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
 		Hint: "all connections that connectionPool.tcp.maxConnections allows stayed busy",
+	}
+}
+
+// dequeue takes a waiter out that waits no longer. What it got at the same
+// moment is the next one's, or nobody would ever be told of it.
+func (p *pool) dequeue(c *Cluster, w *waiter) {
+	p.mu.Lock()
+	if i := slices.Index(p.waiting, w); i >= 0 {
+		p.waiting = slices.Delete(p.waiting, i, i+1)
+		p.mu.Unlock()
+		return
+	}
+	one := <-w.ready
+	if one == nil {
+		p.wakeLocked(nil)
+	}
+	p.mu.Unlock()
+	if one != nil {
+		p.handOn(one, c.now())
 	}
 }
 

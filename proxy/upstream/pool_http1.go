@@ -190,6 +190,12 @@ func (p *pool) returnSingle(one *single, wish bool) {
 		return
 	}
 	one.conn.Idle()
+	p.handOn(one, now)
+}
+
+// handOn gives a connection on which nothing is under way to who waits for it,
+// or lets it idle, or closes it.
+func (p *pool) handOn(one *single, now time.Time) {
 	promised, _ := one.conn.KeepAlive()
 	p.mu.Lock()
 	p.learned.promised(promised)

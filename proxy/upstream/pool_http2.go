@@ -77,9 +77,9 @@ func (p *pool) openMuxed(c *Cluster, r *Request) (*Lease, *fault.Fault) {
 			return nil, f
 		}
 	}
-	if r.Upgrade && !l.muxed.takesUpgrade(connectDeadline(c.spec, r, time.Now())) {
+	if r.Upgrade && !l.muxed.takesUpgrade(c, r) {
 		p.returnMuxed(l)
-		return nil, nil
+		return nil, r.cancelled()
 	}
 	return l, nil
 }
@@ -126,11 +126,12 @@ func (m *muxed) drain() {
 
 // takesUpgrade waits for the server's settings and says whether they allow
 // extended CONNECT (RFC 8441).
-func (m *muxed) takesUpgrade(until time.Time) bool {
-	timer := time.NewTimer(time.Until(until))
+func (m *muxed) takesUpgrade(c *Cluster, r *Request) bool {
+	timer := time.NewTimer(time.Until(r.patience(connectDeadline(c.spec, r, time.Now()))))
 	defer timer.Stop()
 	select {
 	case <-m.conn.Ready():
+	case <-r.done():
 	case <-timer.C:
 	}
 	return m.conn.ExtendedConnect()
@@ -178,17 +179,24 @@ func (p *pool) freshStream(c *Cluster, r *Request) (*Lease, *fault.Fault) {
 
 // join waits for a connection that another request opens.
 func (p *pool) join(c *Cluster, r *Request, fl *flight) *fault.Fault {
-	timer := time.NewTimer(time.Until(connectDeadline(c.spec, r, time.Now())))
+	timer := time.NewTimer(time.Until(r.patience(connectDeadline(c.spec, r, time.Now()))))
 	defer timer.Stop()
+	var f *fault.Fault
 	select {
 	case <-fl.done:
 		return fl.fault
+	case <-r.done():
+		f = r.cancelled()
 	case <-timer.C:
-		return &fault.Fault{
+		f = &fault.Fault{
 			Side: fault.Upstream, Kind: fault.ConnectTimeout, Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
 			Hint: "the connection was not ready in time",
 		}
 	}
+	p.mu.Lock()
+	fl.joined-- // somebody else may join
+	p.mu.Unlock()
+	return f
 }
 
 // fly opens a connection for fl and leases its first stream.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/fault"
 )
 
 // A Discovery is how a cluster finds its endpoints (Envoy Cluster.type).
@@ -224,5 +225,43 @@ type Request struct {
 	Random     uint64 // the exchange's random number; 0: the cluster draws one
 	// Deadline for connecting, on top of ConnectTimeout; zero: none.
 	Deadline time.Time
-	Upgrade  bool // needs HTTP/1.1 or extended CONNECT
+	// Until bounds waiting for a connection that another request has or opens. What
+	// the request opens itself is bounded by Deadline alone, as others may use it. Zero: none.
+	Until   time.Time
+	Caller  Caller // nil: nobody who could go
+	Upgrade bool   // needs HTTP/1.1 or extended CONNECT
+}
+
+// A Caller is who a Request is for. Nobody asks it while a connection is free at once.
+type Caller interface {
+	// Done returns a channel that is closed when the caller wants no connection any more.
+	Done() <-chan struct{}
+	// Cancelled returns why that is so, nil if it is not.
+	Cancelled() *fault.Fault
+}
+
+// done is closed when r is not wanted any more.
+func (r *Request) done() <-chan struct{} {
+	if r.Caller == nil {
+		return nil
+	}
+	return r.Caller.Done()
+}
+
+// cancelled returns why r is not wanted any more, or nil.
+func (r *Request) cancelled() *fault.Fault {
+	if r.Caller == nil {
+		return nil
+	}
+	return r.Caller.Cancelled()
+}
+
+// patience is when r stops waiting for what others do, at the latest by limit.
+func (r *Request) patience(limit time.Time) time.Time {
+	for _, t := range [...]time.Time{r.Deadline, r.Until} {
+		if !t.IsZero() && t.Before(limit) {
+			limit = t
+		}
+	}
+	return limit
 }
