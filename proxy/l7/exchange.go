@@ -48,7 +48,7 @@ type exchange struct {
 	generation uint64 // one more for each exchange this storage serves
 	gone       *fault.Fault
 	stream     upstream.Stream // what cancel aborts
-	wake       chan struct{}   // closed by cancel, if somebody holds
+	wake       chan struct{}   // closed by cancel; nil until somebody waits
 }
 
 // A way is how an exchange goes.
@@ -213,7 +213,6 @@ func (x *exchange) cancelLocked(f *fault.Fault) {
 	}
 	if x.wake != nil {
 		close(x.wake)
-		x.wake = nil
 	}
 	// Who waits for the client does not wait any longer.
 	_ = x.down.SetReadDeadline(past)
@@ -241,27 +240,29 @@ func (x *exchange) Hold(d time.Duration) *fault.Fault {
 	if d <= 0 {
 		return x.Cancelled()
 	}
-	wake := make(chan struct{})
-	x.mu.Lock()
-	if x.gone != nil {
-		defer x.mu.Unlock()
-		return x.gone
-	}
-	x.wake = wake
-	x.mu.Unlock()
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-	case <-wake:
+	case <-x.Done():
 	}
+	if f := x.Cancelled(); f != nil {
+		return f
+	}
+	return x.over(time.Time{})
+}
+
+// Done returns a channel that is closed when x is cancelled; see upstream.Caller.
+func (x *exchange) Done() <-chan struct{} {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.wake = nil
-	if x.gone == nil {
-		return x.over(time.Time{})
+	if x.wake == nil {
+		x.wake = make(chan struct{})
+		if x.gone != nil {
+			close(x.wake)
+		}
 	}
-	return x.gone
+	return x.wake
 }
 
 // Moved notes that bytes have moved.
@@ -270,6 +271,7 @@ func (x *exchange) Moved() { x.progress.Add(1) }
 var (
 	_ filter.Holder   = (*exchange)(nil)
 	_ upload.Exchange = (*exchange)(nil)
+	_ upstream.Caller = (*exchange)(nil)
 )
 
 // past is a deadline that makes whoever waits return.

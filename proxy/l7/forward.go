@@ -128,7 +128,7 @@ func (x *exchange) rewrite() {
 func (x *exchange) prepareAttempts(tunnel bool) {
 	x.pick = upstream.Request{
 		Version: x.Request.Version, OriginalDst: x.Conn.OriginalDst, Client: x.Conn.Remote,
-		Random: x.Random, Upgrade: tunnel,
+		Random: x.Random, Upgrade: tunnel, Caller: x,
 	}
 	if x.cluster.Spec().AutoSNI {
 		x.pick.SNI = route.WithoutPort(x.Request.Authority)
@@ -152,6 +152,7 @@ func (x *exchange) attempt() *fault.Fault {
 	if d := x.limits.Duration; d > 0 {
 		x.pick.Deadline = x.Start.Add(d)
 	}
+	x.pick.Until = x.limits.Deadline(x.moments(begin))
 	host, f := x.cluster.Pick(&x.pick)
 	if f != nil {
 		return f
@@ -159,6 +160,7 @@ func (x *exchange) attempt() *fault.Fault {
 	x.tell(host)
 	lease, f := x.cluster.Open(host, &x.pick)
 	if f != nil {
+		f = x.unopened(f, begin)
 		x.Upstream.Failure = failureText(f)
 		x.endAttempt(f)
 		return f
@@ -176,6 +178,25 @@ func (x *exchange) attempt() *fault.Fault {
 	}
 	x.lease, x.outcome = lease, upstream.Outcome{}
 	return nil
+}
+
+// unopened tells what it means that an attempt got no stream, because of f. That
+// the time of the whole exchange is over is told from that of this attempt, which
+// another one may follow: nothing was sent.
+func (x *exchange) unopened(f *fault.Fault, begin time.Time) *fault.Fault {
+	if gone := x.Cancelled(); gone != nil {
+		return gone
+	}
+	if f.Kind != fault.ConnectTimeout {
+		return f
+	}
+	over := x.over(begin)
+	if over == nil || over.Kind == fault.PerTryTimeout {
+		return f
+	}
+	late := *over
+	late.Sent, late.Object, late.Hint = false, f.Object, f.Hint
+	return &late
 }
 
 // tell notes where the attempt goes, and tells the endpoint what only this

@@ -175,6 +175,15 @@ func (l *Limits) Look(now time.Time, m Moments) time.Time {
 	return at
 }
 
+// Deadline returns when the first of the clocks that run has run out; the zero
+// time for never. One that waits for the request's end does not run yet.
+func (l *Limits) Deadline(m Moments) time.Time {
+	if m.End.IsZero() {
+		return (&Limits{Duration: l.Duration}).Look(m.Begin, m)
+	}
+	return l.Look(m.End, m)
+}
+
 // Over returns the fault of a clock that has run out, or nil.
 func (l *Limits) Over(now time.Time, m Moments) *fault.Fault {
 	switch {

@@ -125,8 +125,15 @@ func TestClocks(t *testing.T) {
 			t.Errorf("idle at %v: %v, want %v", c.now, got, c.over)
 		}
 	}
+	coming, here := Moments{Begin: begin, Attempt: at(s)}, Moments{Begin: begin, End: at(2 * s), Attempt: at(s)}
+	if got := l.Deadline(coming); !got.Equal(at(10 * s)) {
+		t.Errorf("only the stream's clock runs while the request comes; it is over at %v", got.Sub(begin))
+	}
+	if got := l.Deadline(here); !got.Equal(at(3 * s)) {
+		t.Errorf("the try is over at %v", got.Sub(begin))
+	}
 	none := Limits{}
-	if none.Any() || !none.Look(begin, Moments{}).IsZero() {
+	if none.Any() || !none.Look(begin, Moments{}).IsZero() || !none.Deadline(here).IsZero() || !none.Deadline(coming).IsZero() {
 		t.Error("no limits, and yet a deadline")
 	}
 }
