@@ -270,8 +270,12 @@ func (m *Manager) Drain(inboundOnly bool) {
 	}
 }
 
+// closingTime is how long Close waits for those who conducted the connections
+// that it has closed. It is less than a daemon's grace on top of the drain time.
+const closingTime = 3 * time.Second
+
 // Close drains everything, waits up to grace for connections to end, then closes
-// them. The Manager cannot be used again.
+// them, and waits a moment for their handlers. The Manager cannot be used again.
 func (m *Manager) Close(grace time.Duration) {
 	m.mu.Lock()
 	m.closed = true
@@ -296,15 +300,29 @@ func (m *Manager) Close(grace time.Duration) {
 	case <-time.After(grace):
 	}
 	m.mu.Lock()
-	left := make(map[*config.FilterChain]*life, len(m.lives))
-	for chain, l := range m.lives {
-		left[chain] = l
-	}
+	left := maps.Clone(m.lives)
 	m.mu.Unlock()
 	for chain, l := range left {
 		m.end(chain, l)
 	}
-	<-done
+	select {
+	case <-done:
+	case <-time.After(closingTime):
+		m.cfg.Log.Error("connections were closed, but what serves them does not end; leaving it behind", "connections", m.active.Load(), "listeners", m.listenersOf(left))
+	}
+}
+
+// listenersOf counts the connections of lives that have not ended, by listener.
+func (m *Manager) listenersOf(lives map[*config.FilterChain]*life) map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	out := make(map[string]int)
+	for _, l := range lives {
+		for t := range l.ties {
+			out[t.listener]++
+		}
+	}
+	return out
 }
 
 // Active returns the number of open connections.

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/meltemi/meltemi/netio"
@@ -270,6 +271,36 @@ func TestADefectEndsOneConnectionAlone(t *testing.T) {
 	if got := r.dial(t, l.Addrs[0].IP).ask(t); !strings.HasPrefix(got, "one") {
 		t.Error(got)
 	}
+}
+
+// A handler that does not end with its connection is left behind, and named.
+func TestCloseDoesNotWaitForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, time.Hour)
+		var log strings.Builder
+		r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+		end := make(chan struct{})
+		r.cfg.Serve = func(net.Conn, *filter.Conn, *Tie) { <-end }
+		l := listener("deaf", "10.0.0.1:1", &config.FilterChain{Name: "one"})
+		r.reconcile(t, l)
+		_, _ = fmt.Fprintln(r.dial(t, l.Addrs[0].IP), "?")
+		synctest.Wait()
+		closed := make(chan struct{})
+		go func() {
+			r.Close(time.Second)
+			close(closed)
+		}()
+		select {
+		case <-closed:
+			if got := log.String(); !strings.Contains(got, "connections=1") || !strings.Contains(got, "map[deaf:1]") {
+				t.Errorf("the log does not tell what was left: %q", got)
+			}
+		case <-time.After(time.Minute):
+			t.Error("Close waits for a handler that does not end")
+		}
+		close(end)
+		synctest.Wait()
+	})
 }
 
 func TestMaxConns(t *testing.T) {
