@@ -303,11 +303,7 @@ func (s *Server) done(st *ServerStream, ch chan *ServerStream) bool {
 		s.resetLocked(&st.stream, StreamError{Stream: st.id, Code: code, Reason: reason})
 		s.kickLocked()
 	}
-	st.retireLocked()
-	list := st.list
-	*list = st.req.Header // it may have grown
-	st.list, st.req = nil, message.Request{}
-	head.Release(list)
+	st.giveBackLocked()
 	s.active--
 	s.touched = time.Now()
 	s.closeIfDrainedLocked()
@@ -343,11 +339,35 @@ type ServerStream struct {
 	stream
 	req  message.Request
 	list *message.Header // the storage of req.Header
+	kept bool            // and of the trailers: it serves no other stream
 }
 
-// Request returns the request's head, valid until handle returns. ContentLength
+// Request returns the request's head, valid until handle returns (but see Keep). ContentLength
 // is 0 if and only if nothing follows: no body and no trailers.
 func (s *ServerStream) Request() *message.Request { return &s.req }
+
+// Keep lets the request's head and trailers outlive handle: whoever calls it does
+// not know who holds them still. Their storage serves no other stream.
+func (s *ServerStream) Keep() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.kept = true
+}
+
+// giveBackLocked ends the life of what was lent to handle.
+func (s *ServerStream) giveBackLocked() {
+	if s.kept {
+		s.trailer = nil
+	}
+	s.retireLocked()
+	if s.kept {
+		return
+	}
+	list := s.list
+	*list = s.req.Header // it may have grown
+	s.list, s.req = nil, message.Request{}
+	head.Release(list)
+}
 
 // WriteHead writes a head: informational ones (1xx) any number of times, which
 // leave at once, then a final one; with end set nothing follows it.
