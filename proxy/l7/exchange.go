@@ -83,6 +83,7 @@ type way struct {
 	closing   bool // the connection ends with this exchange
 	headSent  bool // the final head went to the client
 	tunnelled bool
+	abandoned bool // after a defect: others may hold the storage still
 	unread    bool // the client may still be sending its request
 	used      int  // of scratch
 }
@@ -122,8 +123,10 @@ func (x *exchange) start(c *connection, r *message.Request) bool {
 // end ends what start began.
 func (x *exchange) end() { x.conn.end(x) }
 
-// abandon ends an exchange in the middle of a step, after a defect.
+// abandon ends an exchange in the middle of a step, after a defect. Whoever works
+// for it may hold its storage still, so that is not to serve another.
 func (x *exchange) abandon() {
+	x.abandoned = true
 	x.down.Abort(codeInternal)
 	if lease := x.lease; lease != nil {
 		x.lease = nil

@@ -129,6 +129,53 @@ func (b *bomb) tick(n int32) {
 	}
 }
 
+// A hoarder panics, and leaves somebody behind who holds the exchange.
+type hoarder struct {
+	filter.Pass
+	held chan hoard
+}
+
+type hoard struct {
+	x    *filter.Exchange
+	path string
+}
+
+func (h *hoarder) OnRequest(x *filter.Exchange) *fault.Fault {
+	if x.Request.Header.Has("x-defect") {
+		h.held <- hoard{x, x.Request.Path}
+		panic("defect of a filter")
+	}
+	return nil
+}
+
+// What an exchange was made of that met a defect serves no other.
+func TestStorageOfADefectIsNotUsedAgain(t *testing.T) {
+	h := &hoarder{held: make(chan hoard, 1)}
+	r := newRig(t, func(s *setup) {
+		s.specs = append(s.specs, cluster("b", upstream.HTTP1, backend(t, echo)))
+		s.entries = []filter.Entry{{Name: "hoarder", Filter: h}}
+		s.routes = append(s.routes, to("/", "b"))
+	})
+	for _, two := range []bool{false, true} {
+		var held []hoard
+		for i := range 20 {
+			_, _ = client(t, two).Do(r.request("GET", fmt.Sprintf("/defect/%02d", i), nil, "x-defect", fmt.Sprint(i)))
+			held = append(held, <-h.held)
+			r.settled()
+			do(t, client(t, two), r.request("GET", "/another/request/of/more/bytes", nil))
+		}
+		for i, got := range held {
+			want := fmt.Sprintf("/defect/%02d", i)
+			if got.path != want {
+				t.Errorf("HTTP/2 %v: the path %s has become %q", two, want, got.path)
+			}
+			if x := got.x; x.Request == nil || x.Request.Path != want || x.Request.Header.Get("x-defect") != fmt.Sprint(i) {
+				t.Errorf("HTTP/2 %v: the request of %s has become %+v", two, want, x.Request)
+			}
+		}
+	}
+}
+
 func TestDefectEndsOneExchangeOnly(t *testing.T) {
 	b := &bomb{}
 	r := newRig(t, func(s *setup) {

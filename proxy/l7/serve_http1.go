@@ -31,17 +31,20 @@ func (c *connection) serveHTTP1(held []byte) {
 		Limits:       http1.Limits{MaxHeadBytes: int(h.MaxHeaderBytes), MaxFields: int(h.MaxHeaders)},
 		AcceptHTTP10: h.HTTP1.AcceptHTTP10,
 	})
-	defer sc.Release()
 	sc.Preload(held)
 	for c.awaitRequest(sc) {
 		x := take()
 		x.down = sc
 		again := x.serveOne(c, sc)
+		if x.abandoned {
+			return // with the buffers: strings of the exchange point into them
+		}
 		x.release()
 		if !again {
-			return
+			break
 		}
 	}
+	sc.Release() // not deferred, as a defect is no time to give anything back
 }
 
 // awaitRequest waits for the first byte of a request.

@@ -51,6 +51,12 @@ func (c *connection) serveStream(st *http2.ServerStream) {
 		x.release()
 		return
 	}
+	whole := false
+	defer func() {
+		if !whole { // a defect: somebody may hold the request still
+			st.Keep()
+		}
+	}()
 	defer c.recoverPanic(x)
 	gen := x.generation
 	st.OnReset(func() { x.cancelIf(gen, streamReset) })
@@ -62,6 +68,7 @@ func (c *connection) serveStream(st *http2.ServerStream) {
 	x.conduct()
 	x.end()
 	x.release()
+	whole = true
 }
 
 // streamReset is why an exchange ends whose stream the client has reset.
