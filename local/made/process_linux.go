@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Born returns when a process began, in the kernel's clock ticks since boot; "" if there is none, or only
@@ -37,32 +38,69 @@ func bornIn(b []byte) string {
 	return f[starttime]
 }
 
+// bareFor is how long a process may have no environment and yet be about to get one: it does nothing but wait for a
+// processor then.
+const bareFor = 500 * time.Millisecond
+
+// longestEnviron is how much of an environment is searched.
+const longestEnviron = 256 << 10
+
 // findMarked finds a process by the marker in its environment.
 func findMarked(marker string) int {
 	if marker == "" {
 		return 0
 	}
-	want := []byte(MarkerVariable + "=" + marker)
 	dirs, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
 	}
+	var bare []int
 	for _, d := range dirs {
 		pid, err := strconv.Atoi(d.Name())
 		if err != nil {
 			continue
 		}
-		env, err := os.ReadFile("/proc/" + d.Name() + "/environ")
-		if err != nil {
-			continue
+		switch has, env := marked(pid, marker); {
+		case has:
+			return pid
+		case !env && hasProgram(pid):
+			bare = append(bare, pid)
 		}
-		for v := range bytes.SplitSeq(env, []byte{0}) {
-			if bytes.Equal(v, want) {
+	}
+	// For a moment of execve(2) the environment is not there yet.
+	for end := time.Now().Add(bareFor); len(bare) > 0 && time.Now().Before(end); time.Sleep(time.Millisecond) {
+		for _, pid := range bare {
+			if has, _ := marked(pid, marker); has {
 				return pid
 			}
 		}
 	}
 	return 0
+}
+
+// marked reports whether marker is in a process's environment, and whether there is anything in that.
+func marked(pid int, marker string) (has, env bool) {
+	f, err := os.Open(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return false, true
+	}
+	defer func() { _ = f.Close() }()
+	// In one piece, for with execve(2) what has been opened comes to an end.
+	b := make([]byte, longestEnviron)
+	n, _ := f.Read(b)
+	want := []byte(MarkerVariable + "=" + marker)
+	for v := range bytes.SplitSeq(b[:n], []byte{0}) {
+		if bytes.Equal(v, want) {
+			return true, true
+		}
+	}
+	return false, n > 0
+}
+
+// hasProgram tells a process from a thread of the kernel, and from remains.
+func hasProgram(pid int) bool {
+	_, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil
 }
 
 // bootID names the running system; what a reboot ends carries it.
