@@ -66,6 +66,8 @@ var fences = []struct {
 	{"github.com/envoyproxy/go-control-plane/envoy/service", []string{"control/envoy", "proxy/config", "proxy/admin", "xds", "diagnose", "certs/sds"}, "xds carries resources without knowing them"},
 	{"github.com/envoyproxy/go-control-plane/envoy/config/core", []string{"control/envoy", "control/push", "proxy/config", "proxy", "xds", "diagnose", "certs/sds"}, "the node is part of the discovery service"},
 	{"github.com/envoyproxy/go-control-plane", []string{"control/envoy", "proxy/config", "proxy/admin", "diagnose", "certs/sds"}, "Envoy's resources are seen by the back end that writes them and the room that reads them"},
+	{"charm.land/", []string{"local/view"}, "terminals are drawn on in one room"},
+	{"github.com/charmbracelet/", []string{"local/view"}, "terminals are drawn on in one room"},
 }
 
 // refused are names that say nothing about what a package answers.
@@ -172,6 +174,8 @@ func TestForbid(t *testing.T) {
 		{"control/intent", "istio.io/api/networking/v1", false},
 		{"proxy", "k8s.io/api/core/v1", false},
 		{"local", module + "/proxy", true},
+		{"local/view", "charm.land/bubbletea/v2", true},
+		{"local", "charm.land/bubbletea/v2", false},
 		{"proxy", module + "/local", false},
 		{"nowhere", module + "/mesh", false},
 	} {

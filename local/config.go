@@ -42,9 +42,10 @@ type UpConfig struct {
 	Traffic   float64       // requests per second that Up makes itself, so that there is something to see
 
 	// Plain writes lines instead of drawing on Terminal.
-	Plain    bool
-	Terminal *os.File // where the live view may draw, if it is one; nil: nowhere
-	NoColor  bool
+	Plain       bool
+	Terminal    *os.File // where the live view may draw, if it is one; nil: nowhere
+	TerminalEnv []string // the environment, which says of which kind it is
+	NoColor     bool
 
 	// Insist, once closed, makes Up end at once: it kills its processes, and what else it made is left
 	// to the next Up.

@@ -87,7 +87,7 @@ var ErrInsisted = errors.New("ended at once: all processes are killed; the next 
 
 func newFace(cfg UpConfig) view.Face {
 	if t := cfg.Terminal; !cfg.Plain && !cfg.Check && t != nil && view.Drawable(t) {
-		return view.NewScreen(t, !cfg.NoColor)
+		return view.NewScreen(t, !cfg.NoColor, cfg.TerminalEnv)
 	}
 	return view.NewLines(cfg.Out, reportEvery)
 }

@@ -61,7 +61,7 @@ are told of their proxy by HTTP_PROXY. Everything that was made is removed at th
 	fs.Uint16Var(&cfg.Monitoring, "monitoring-port", cfg.Monitoring, "port of the control plane's monitoring")
 	c.RunE = workThatLeavesThings(func(ctx context.Context, insist <-chan struct{}, args []string) error {
 		cfg.Paths, cfg.Proxy, cfg.Insist = args, dataPlane(), insist
-		cfg.Terminal, cfg.NoColor = os.Stdout, os.Getenv("NO_COLOR") != ""
+		cfg.Terminal, cfg.TerminalEnv, cfg.NoColor = os.Stdout, os.Environ(), os.Getenv("NO_COLOR") != ""
 		cfg.Plain = cfg.Plain || os.Getenv("TERM") == "dumb"
 		cfg.Log = logs.New(os.Stderr, logs.Config{Level: logs.Off}).Logger("up")
 		return local.Up(ctx, cfg)

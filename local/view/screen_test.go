@@ -20,10 +20,15 @@ import (
 	"github.com/meltemi/meltemi/local/watch"
 )
 
+// kind is an environment that says of which kind a terminal is.
+var kind = []string{"TERM=xterm-256color"}
+
+const leaveScreen = "\x1b[?1049l"
+
 // onTerminal runs a screen on a terminal; end returns what Run did.
 func onTerminal(t *testing.T, x viewtest.Terminal, quit func()) (s *Screen, end func() error) {
 	t.Helper()
-	s = NewScreen(x.Program, true)
+	s = NewScreen(x.Program, true, kind)
 	s.Begin(header)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -92,10 +97,7 @@ func within(t *testing.T, what string, ok func() bool) {
 
 func TestScreen(t *testing.T) {
 	x := viewtest.New(t, 120, 40)
-	before, err := unix.IoctlGetTermios(int(x.Program.Fd()), getTermios)
-	if err != nil {
-		t.Fatal(err)
-	}
+	before := x.Modes(t)
 	sees := watchTerminal(x)
 	quits := make(chan struct{}, 10)
 	s, end := onTerminal(t, x, func() { quits <- struct{}{} })
@@ -110,7 +112,8 @@ func TestScreen(t *testing.T) {
 	if got := s.frame(); strings.Count(got, "ready in") != maxEvents-1 {
 		t.Errorf("%s", got)
 	}
-	for _, key := range []string{"x", "q", "\x03"} {
+	// Ctrl-C as it always was, as xterm and kitty tell it when asked for details, and on a Cyrillic layout.
+	for _, key := range []string{"x", "q", "\x03", "\x1b[27;5;99~", "\x1b[99;5u", "\x1b[1089::99;5u"} {
 		if _, err := io.WriteString(x.User, key); err != nil {
 			t.Fatal(err)
 		}
@@ -127,9 +130,8 @@ func TestScreen(t *testing.T) {
 			t.Errorf("the terminal was asked %q", question)
 		}
 	}
-	after, err := unix.IoctlGetTermios(int(x.Program.Fd()), getTermios)
-	if err != nil || *after != *before {
-		t.Errorf("the terminal's modes are others: %v", err)
+	if x.Modes(t) != before {
+		t.Error("the terminal's modes are others")
 	}
 	if len(quits) != 0 {
 		t.Error("an x was taken for a wish to end")
@@ -163,7 +165,7 @@ func TestScreenFits(t *testing.T) {
 
 func TestTerminalThatIsGone(t *testing.T) {
 	x := viewtest.New(t, 80, 24)
-	s := NewScreen(x.Program, false)
+	s := NewScreen(x.Program, false, kind)
 	sees := watchTerminal(x)
 	done := make(chan error, 1)
 	go func() { done <- s.Run(t.Context(), func() {}) }()
@@ -177,28 +179,103 @@ func TestTerminalThatIsGone(t *testing.T) {
 	}
 }
 
+// A terminal whose reader is stuck holds up nothing: not the news, not the keys, not the end.
 func TestTerminalThatIsNotRead(t *testing.T) {
-	x := viewtest.New(t, 200, 60)
-	s, end := onTerminal(t, x, func() {})
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for range 300 { // much more than a terminal holds
-		s.Show(picture())
-		<-tick.C
+	for name, open := range map[string]func(*testing.T, viewtest.Terminal) *os.File{
+		"and waits":         func(_ *testing.T, x viewtest.Terminal) *os.File { return x.Program },
+		"and does not wait": withoutWaiting,
+	} {
+		t.Run(name, func(t *testing.T) {
+			x := viewtest.New(t, 200, 60)
+			x.Program = open(t, x)
+			quits := make(chan struct{}, 10)
+			s, end := onTerminal(t, x, func() { quits <- struct{}{} })
+			x.Fill(t)
+			awaitStuck(t, s)
+			for range 1000 {
+				s.Say(events[0])
+				s.Show(picture())
+			}
+			if _, err := io.WriteString(x.User, "\x03"); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-quits:
+			case <-time.After(10 * time.Second):
+				t.Error("Ctrl-C is not heard")
+			}
+			began := time.Now()
+			if err := end(); err != nil {
+				t.Error(err)
+			}
+			if took := time.Since(began); took > 2*time.Second {
+				t.Errorf("it took %s to end", took)
+			}
+			const last = "all is removed" // what is said at the end must not wait either
+			said := make(chan error, 1)
+			go func() {
+				_, err := io.WriteString(x.Program, last)
+				said <- err
+			}()
+			select {
+			case err := <-said:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the terminal takes no text after the end")
+			}
+			sees := watchTerminal(x) // who looks again finds the screen left
+			sees.await(t, last)
+			if text := sees.text(); !strings.Contains(text[:strings.Index(text, last)], leaveScreen) {
+				t.Errorf("the other screen is not left before the end: %q", text)
+			}
+		})
 	}
-	began := time.Now()
-	if err := end(); err != nil {
-		t.Error(err)
+}
+
+// withoutWaiting is the terminal after another program has made its writes fail where they would wait.
+func withoutWaiting(t *testing.T, x viewtest.Terminal) *os.File {
+	t.Helper()
+	fd, err := unix.Open(x.Program.Name(), unix.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 5*time.Second {
-		t.Errorf("it took %s to end", took)
+	f := os.NewFile(uintptr(fd), x.Program.Name())
+	t.Cleanup(func() { _ = f.Close() })
+	if err := unix.SetNonblock(fd, true); err != nil {
+		t.Fatal(err)
 	}
+	return f
+}
+
+// awaitStuck makes news until the screen takes none up, which it does only while it waits to write.
+func awaitStuck(t *testing.T, s *Screen) {
+	t.Helper()
+	waits := 0
+	within(t, "a screen that waits", func() bool {
+		if len(s.dirty) > 0 {
+			waits++
+			return waits > 20
+		}
+		waits = 0
+		s.Say(events[0])
+		return false
+	})
 }
 
 func TestDrawable(t *testing.T) {
 	x := viewtest.New(t, 80, 24)
 	if !Drawable(x.Program) {
 		t.Error("a terminal is not drawable")
+	}
+	deaf, err := os.OpenFile(x.Program.Name(), os.O_WRONLY|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer deaf.Close()
+	if Drawable(deaf) {
+		t.Error("a terminal that no keys can be read from is drawable")
 	}
 	f, err := os.Create(filepath.Join(t.TempDir(), "f"))
 	if err != nil {

@@ -3,11 +3,14 @@
 
 // Package view shows a running mesh to people.
 //
-//	view.go    what is shown: a header, a Picture, events
-//	render.go  all of it as text of a given width; pure
-//	lines.go   for logs and pipes: events as they come, traffic now and then
-//	screen.go  for terminals: drawn anew when something has changed
-//	tty_*.go   a terminal's modes, keys and size
+//	view.go       what is shown: a header, a Picture, events
+//	render.go     all of it as text of a given width; pure
+//	lines.go      for logs and pipes: events as they come, traffic now and then
+//	screen.go     for terminals: Bubble Tea draws anew when something has changed
+//	outlet.go     writing to a terminal that may take nothing
+//	discard_*.go  giving up on what it did not take
+//
+// Why with Bubble Tea, and what is not left to it: RATIONALE.md, "Bubble Tea draws the live view".
 package view
 
 import (

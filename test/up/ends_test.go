@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -125,15 +126,20 @@ func endsWithin(t *testing.T, cmd *exec.Cmd, limit time.Duration) error {
 	}
 }
 
+const leaveScreen = "\x1b[?1049l"
+
 // A terminalSession is a "meltemi up" on a terminal of its own, which answers no questions.
 type terminalSession struct {
 	*session
 	terminal viewtest.Terminal
+	modes    string     // the terminal's, before it started
+	reading  sync.Mutex // who holds it lets nobody read the terminal any more
 }
 
 func onTerminal(t *testing.T, args ...string) *terminalSession {
 	t.Helper()
 	x := &terminalSession{session: &session{t: t, dir: t.TempDir()}, terminal: viewtest.New(t, 110, 30)}
+	x.modes = x.terminal.Modes(t)
 	x.cmd = exec.Command(filepath.Join(programs, "meltemi"), args...)
 	x.cmd.Dir = x.dir
 	x.cmd.Env = append(os.Environ(), "TERM=xterm-256color")
@@ -147,9 +153,11 @@ func onTerminal(t *testing.T, args ...string) *terminalSession {
 		b := make([]byte, 4096)
 		for {
 			n, err := x.terminal.User.Read(b)
+			x.reading.Lock()
 			x.mu.Lock()
 			x.out.Write(b[:n])
 			x.mu.Unlock()
+			x.reading.Unlock()
 			if err != nil {
 				return
 			}
@@ -198,6 +206,57 @@ func TestTheDrawnView(t *testing.T) {
 			}
 			x.leavesNothing(before)
 		})
+	}
+}
+
+// A terminal whose reader is stuck holds up neither the mesh nor its end.
+func TestTheDrawnViewThatIsNotRead(t *testing.T) {
+	before := links()
+	x := onTerminal(t, "up", "--no-capture")
+	x.awaitText("ready in")
+	x.reading.Lock()
+	x.terminal.Fill(t)
+	for range 50 { // the view has news of each
+		if status, _, err := get(page); err != nil || status != http.StatusOK {
+			t.Errorf("the page: %d, %v", status, err)
+		}
+	}
+	_, _ = io.WriteString(x.terminal.User, "\x03")
+	if err := endsWithin(t, x.cmd, 10*time.Second); err != nil {
+		t.Error(err)
+	}
+	x.reading.Unlock()
+	x.awaitText("all that was made is removed")
+	if !strings.Contains(x.text(), leaveScreen) {
+		t.Error("the other screen is not left")
+	}
+	x.leavesNothing(before)
+}
+
+// Who asks twice has the terminal as it was, too.
+func TestTheDrawnViewEndedAtOnce(t *testing.T) {
+	x := onTerminal(t, "up", "--no-capture")
+	x.awaitText("ready in")
+	if x.terminal.Modes(t) == x.modes {
+		t.Error("the view waits for whole lines")
+	}
+	for pid, text := range x.processes(" control --state ") { // it does not end by itself
+		if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+			t.Fatal(text, err)
+		}
+	}
+	_, _ = io.WriteString(x.terminal.User, "\x03")
+	x.awaitText("to be asked once more")
+	tick := time.NewTicker(150 * time.Millisecond) // more than an echo of the first
+	defer tick.Stop()
+	<-tick.C
+	_, _ = io.WriteString(x.terminal.User, "\x03")
+	if err := endsWithin(t, x.cmd, 3*time.Second); err == nil {
+		t.Error("it ended as if nothing was left")
+	}
+	x.awaitText(leaveScreen)
+	if x.terminal.Modes(t) != x.modes {
+		t.Error("the terminal's modes are others")
 	}
 }
 

@@ -6,12 +6,17 @@
 package viewtest
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"testing"
+	"time"
 
+	"github.com/charmbracelet/x/term"
 	"golang.org/x/sys/unix"
 )
 
@@ -50,9 +55,9 @@ func New(t *testing.T, width, height uint16) Terminal {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = program.Close() })
-	term := Terminal{User: user, Program: program}
-	term.Resize(t, width, height)
-	return term
+	x := Terminal{User: user, Program: program}
+	x.Resize(t, width, height)
+	return x
 }
 
 // TIOCSPTLCK and TIOCGPTN of Linux, which other systems do not have.
@@ -67,4 +72,53 @@ func (x Terminal) Resize(t *testing.T, width, height uint16) {
 	if err := unix.IoctlSetWinsize(int(x.Program.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: width, Row: height}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Fill writes to the terminal until it takes no more: whoever draws on it waits for a reader.
+func (x Terminal) Fill(t *testing.T) {
+	t.Helper()
+	fd, err := unix.Open(x.Program.Name(), unix.O_WRONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fd) }()
+	// fill reports whether the terminal took something, in pieces of that size.
+	fill := func(size int) bool {
+		for n := 0; ; n++ {
+			_, err := unix.Write(fd, bytes.Repeat([]byte("."), size))
+			if errors.Is(err, unix.EAGAIN) {
+				return n > 0
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	deadline := time.Now().Add(10 * time.Second)
+	for full := 0; full < 10; <-tick.C { // what it holds is moved on, in steps, to where it is read
+		full++
+		if fill(1024) || fill(1) { // a single character may fit where more do not
+			full = 0
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the terminal takes ever more")
+		}
+	}
+}
+
+// Modes tell, for comparing, how the terminal treats keys and text.
+func (x Terminal) Modes(t *testing.T) string {
+	t.Helper()
+	conn, err := x.User.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var modes *term.State
+	controlErr := conn.Control(func(fd uintptr) { modes, err = term.GetState(fd) })
+	if err != nil || controlErr != nil {
+		t.Fatal(err, controlErr)
+	}
+	return fmt.Sprint(*modes)
 }
