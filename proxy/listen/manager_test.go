@@ -419,6 +419,45 @@ func TestAMoveThatFailsLosesNothing(t *testing.T) {
 	}
 }
 
+// A listener whose move failed, and which lost a port to another one meanwhile, opens that port again when it is to be as it was.
+func TestAPortThatWasHandedOverIsOpenedAgain(t *testing.T) {
+	r := newRig(t, time.Hour)
+	chain := &config.FilterChain{Name: "c"}
+	at := func(port uint16) config.Address { return config.Address{IP: netip.AddrPortFrom(front.Addr(), port)} }
+	two := func(a, b uint16) *config.Listener {
+		return &config.Listener{Name: "a", Bind: true, Addrs: []config.Address{at(a), at(b)}, Default: chain}
+	}
+	heir := listener("b", at(1).String(), chain)
+	if _, err := r.net.Listen(at(3).IP); err != nil {
+		t.Fatal(err)
+	}
+	r.reconcile(t, two(1, 2))
+	if err := r.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{two(2, 3), heir}}); err == nil {
+		t.Fatal("port 3 is not taken")
+	}
+	// As long as the other one has the port, that is said.
+	if err := r.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{two(1, 2), heir}}); err == nil || r.Unopened()["a"] == nil {
+		t.Errorf("%v, not open are %v; want a", err, r.Unopened())
+	}
+	opened := r.opened
+	r.reconcile(t, two(1, 2))
+	for _, port := range []uint16{1, 2} {
+		if got := r.dial(t, at(port).IP).ask(t); !strings.HasPrefix(got, "c a") {
+			t.Errorf("port %d answers %q", port, got)
+		}
+	}
+	if n := len(r.Addrs("a")); n != 2 || r.opened != opened {
+		t.Errorf("%d ports, %d opened; want 2, and the other's handed back", n, r.opened-opened)
+	}
+	// With nobody to hand it back, it is opened.
+	_ = r.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{two(2, 3), heir}})
+	_ = r.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{two(2, 3)}})
+	r.reconcile(t, two(1, 2))
+	if got := r.dial(t, at(1).IP).ask(t); !strings.HasPrefix(got, "c a") {
+		t.Errorf("port 1 answers %q", got)
+	}
+}
+
 // All addresses of a port and one of them exclude each other: the old one is closed first, and opened again if that was for nothing.
 func TestOverlappingAddresses(t *testing.T) {
 	fail := false

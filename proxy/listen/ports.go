@@ -34,12 +34,13 @@ type port struct {
 	owner       atomic.Pointer[socket]
 }
 
-// leavingLocked are the open ports that need not stay with whom they are: their listener is gone, or is to listen elsewhere.
+// leavingLocked are the open ports that need not stay with whom they are: their listener is gone, or is to listen elsewhere,
+// perhaps where it did before another one took a port of its own over.
 func (m *Manager) leavingLocked() []*port {
 	next := m.state.Load()
 	var left []*port
 	for name, s := range m.sockets {
-		if l := next.byName[name]; !s.refused.Load() && (l == nil || !s.current.Load().SameSocket(l)) {
+		if l := next.byName[name]; !s.refused.Load() && (l == nil || !s.serves(l)) {
 			left = append(left, s.ports...)
 		}
 	}
@@ -49,7 +50,7 @@ func (m *Manager) leavingLocked() []*port {
 // put opens l. What it wants of left it takes over; what is in its way there is closed, but nothing before
 // all else that l wants is open. If that fails, everything stays as it was.
 func (m *Manager) put(ctx context.Context, l *config.Listener, left *[]*port) error {
-	if s := m.sockets[l.Name]; s != nil && s.current.Load().SameSocket(l) {
+	if s := m.sockets[l.Name]; s != nil && s.serves(l) {
 		s.current.Store(l)
 		return nil
 	}
@@ -139,6 +140,12 @@ func (m *Manager) open(ctx context.Context, a config.Address, transparent bool) 
 		return net.Listen("unix", a.Pipe)
 	}
 	return m.cfg.Listen(ctx, a.IP, netio.SocketOptions{Transparent: transparent})
+}
+
+// serves reports whether s is open where l wants to listen. Which listener it is of does not tell: a port may have been
+// handed over, or closed for another and not opened again.
+func (s *socket) serves(l *config.Listener) bool {
+	return s.current.Load().SameSocket(l) && len(s.ports) == len(l.Addrs)
 }
 
 func (s *socket) close() {
