@@ -4,6 +4,7 @@
 package listen
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
@@ -13,6 +14,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,17 +107,28 @@ func Inspects(l *config.Listener, local netip.AddrPort) (tls, http bool) {
 
 // inspect looks at the first bytes as far as the listener's chains need it. A
 // client that waits for the server to speak is not waited for longer than wait
-// (0: no limit); with ContinueOnTimeout the choice is then made without.
+// (0: no limit); with ContinueOnTimeout the choice is then made without. One that
+// has begun to speak has only lost a segment on the way, and is waited for longer.
 func inspect(conn *netio.Peeked, l *config.Listener, cf *config.ConnFacts, wait time.Duration) error {
 	forTLS, forHTTP := Inspects(l, cf.Local)
 	if !forTLS && !forHTTP {
 		return nil
 	}
 	decided := false
-	_, err := conn.Sniff(wait, func(b []byte) bool {
+	enough := func(b []byte) bool {
 		decided = look(b, forTLS, forHTTP, cf)
 		return decided
-	})
+	}
+	b, err := conn.Sniff(wait, enough)
+	if err == nil && wait > 0 && !decided {
+		patient := begins(b, forTLS, forHTTP)
+		if len(b) == 0 {
+			patient = l.ContinueOnTimeout && clientFirst(l.Choose(cf))
+		}
+		if more := helloTime(l) - wait; patient && more > 0 {
+			_, err = conn.Sniff(more, enough)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("reading the first bytes: %w", err)
 	}
@@ -129,6 +142,37 @@ func inspect(conn *netio.Peeked, l *config.Listener, cf *config.ConnFacts, wait 
 		return ErrSilent
 	}
 	return nil
+}
+
+// clientFirst reports whether the server waits for the client where silence is brought to c, so that nobody is stalled
+// by waiting for the client: c is HTTP's, or there is none for who speaks no TLS.
+func clientFirst(c *config.FilterChain) bool { return c == nil || c.TLS != nil || c.HTTP != nil }
+
+// defaultHelloTime is Envoy's listener_filters_timeout, and the time that Istio gives a TLS handshake.
+const defaultHelloTime = 15 * time.Second
+
+// helloTime is how long a client may take to say what it speaks once it has begun: as long as for a TLS handshake.
+func helloTime(l *config.Listener) time.Duration {
+	var longest time.Duration
+	for _, c := range append(slices.Clip(l.Chains), l.Default) {
+		if c != nil && c.TLS != nil {
+			longest = max(longest, c.HandshakeTimeout)
+		}
+	}
+	return cmp.Or(longest, defaultHelloTime)
+}
+
+// begins reports whether b, of which look cannot tell yet what it is, is likely to become it.
+func begins(b []byte, forTLS, forHTTP bool) bool {
+	if len(b) == 0 {
+		return false
+	}
+	if forTLS {
+		if _, err := parseHello(b); errors.Is(err, errMore) {
+			return true
+		}
+	}
+	return forHTTP && beginsHTTP(b)
 }
 
 // look tells what b is, if it can be told yet.

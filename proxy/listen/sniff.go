@@ -66,6 +66,13 @@ func sniffHTTP(b []byte) (proto string, done bool) {
 	return "", true
 }
 
+// beginsHTTP reports whether b, of which sniffHTTP cannot tell yet, is the beginning of HTTP rather than of a protocol that
+// has words, too (JDWP-Handshake), and whose client may wait for an answer already: a method is there, and the space after it.
+func beginsHTTP(b []byte) bool {
+	method, _, found := bytes.Cut(bytes.TrimLeft(b, "\r\n"), []byte{' '})
+	return found && !bytes.ContainsFunc(method, func(r rune) bool { return r < 'A' || r > 'Z' })
+}
+
 // isToken says whether c may be in a method (RFC 9110 section 5.6.2).
 func isToken(c byte) bool {
 	switch {

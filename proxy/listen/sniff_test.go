@@ -11,8 +11,14 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
+
+	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/filter"
 )
 
 // clientHello makes the first bytes a Go client sends.
@@ -161,4 +167,70 @@ func FuzzSniffHTTP(f *testing.F) {
 			t.Fatalf("still waiting after %d bytes", len(b))
 		}
 	})
+}
+
+// The timeout is for servers that speak first. It says nothing of a client whose first words are on their way, in
+// several segments, one of which was lost, and nothing where no server could speak first.
+func TestWhoHasBegunToSpeakIsWaitedFor(t *testing.T) {
+	hello := string(clientHello(t, &tls.Config{ServerName: "a.example"}))
+	begun, rest := hello[:1400], hello[1400:]
+	secure := &config.FilterChain{Name: "tls", Match: config.ChainMatch{Transport: "tls"}, TLS: &config.TLS{}, HandshakeTimeout: 5 * time.Second}
+	bytes, http := &config.FilterChain{Name: "bytes"}, &config.FilterChain{Name: "http", HTTP: &config.HTTP{}}
+	const early, late, end = 100 * time.Millisecond, 250 * time.Millisecond, 5 * time.Second
+	for name, c := range map[string]struct {
+		first, then string // at once and late
+		plain       *config.FilterChain
+		strict      bool // closes on timeout
+		want        string
+		after       time.Duration
+		err         error
+	}{
+		"a hello in two pieces":                    {begun, rest, bytes, false, "tls", late, nil},
+		"one of which is a byte":                   {hello[:1], hello[1:], bytes, false, "tls", late, nil},
+		"though it may be closed":                  {begun, rest, bytes, true, "tls", late, nil},
+		"a piece that remains alone":               {begun, "", bytes, false, "raw_buffer", end, nil},
+		"which turns out to be none":               {"\x16\x03", "\x09\x00\x00", bytes, false, "raw_buffer", late, nil},
+		"a late hello, where the server may begin": {"", hello, bytes, false, "raw_buffer", early, nil},
+		"and where only TLS is taken":              {"", hello, nil, false, "tls", late, nil},
+		"or HTTP":                                  {"", hello, http, false, "tls", late, nil},
+		"silence where only TLS is taken":          {"", "", nil, false, "raw_buffer", end, nil},
+		"silence where it is not permitted":        {"", "", nil, true, "raw_buffer", early, ErrSilent},
+		"a request line in two pieces":             {"GET /" + strings.Repeat("a", 2000), " HTTP/1.1\r\n", bytes, false, "http/1.1", late, nil},
+		"a preface in two pieces":                  {http2Preface[:6], http2Preface[6:], bytes, false, "h2c", late, nil},
+		"a word of another protocol":               {"JDWP-Handshake", "", bytes, false, "raw_buffer", early, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &config.Listener{
+					TLSInspector: &config.Inspector{}, HTTPInspector: &config.Inspector{}, InspectTimeout: early, ContinueOnTimeout: !c.strict,
+					Chains: []*config.FilterChain{secure}, Default: c.plain,
+				}
+				if _, err := config.NewSnapshot(1, l); err != nil {
+					t.Fatal(err)
+				}
+				client, server := net.Pipe()
+				var said sync.WaitGroup
+				said.Go(func() {
+					if c.first != "" {
+						_, _ = io.WriteString(client, c.first)
+					}
+					time.Sleep(late) // fake time
+					if c.then != "" {
+						_, _ = io.WriteString(client, c.then)
+					}
+				})
+				begin := time.Now()
+				seen, err := Inspect(netio.NewPeeked(server), l, &filter.Conn{})
+				got := seen.Transport
+				if len(seen.Protocols) > 0 && got != "tls" {
+					got = seen.Protocols[0]
+				}
+				if took := time.Since(begin); got != c.want || !errors.Is(err, c.err) || took != c.after {
+					t.Errorf("%s after %s, %v; want %s after %s, %v", got, took, err, c.want, c.after, c.err)
+				}
+				_, _ = client.Close(), server.Close()
+				said.Wait()
+			})
+		})
+	}
 }
