@@ -58,6 +58,8 @@ type Manager struct {
 	silent map[net.Conn]struct{}
 	alive  map[*config.FilterChain]bool // the chains of the snapshot in force
 	closed bool
+	// drained are the directions whose listeners stay closed, whatever snapshots come.
+	drained struct{ inbound, all bool }
 
 	unopened map[string]error // by listener name, since the last Reconcile
 }
@@ -87,19 +89,27 @@ func New(cfg Config) *Manager {
 // Reconcile makes next current: it opens what is new before it closes what is
 // gone, keeps ports whose address stays, whoever has it now, and drains only connections whose
 // chain is no longer there and has no successor. The error joins one per listener that could not be
-// opened; the others serve, and so does what such a listener had open before.
+// opened; the others serve, and so does what such a listener had open before. What Drain has closed stays
+// closed, which is no error.
 func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
 		return errors.New("listen: the proxy is shutting down")
 	}
+	was, failed := m.state.Load(), m.unopened
 	m.unopened = map[string]error{}
 	m.state.Store(newState(next))
 	left := m.leavingLocked()
 	wanted := make(map[string]bool)
 	for _, l := range next.Listeners {
 		if !l.Bind {
+			continue
+		}
+		if m.drainedLocked(l) {
+			if o := was.byName[l.Name]; o == nil || !o.SameSocket(l) || failed[l.Name] != nil {
+				m.cfg.Log.Info("a listener is not opened, because the proxy was drained", "listener", l.Name)
+			}
 			continue
 		}
 		wanted[l.Name] = true
@@ -117,7 +127,7 @@ func (m *Manager) Reconcile(ctx context.Context, next *config.Snapshot) error {
 		switch {
 		case !wanted[name], err != nil && len(s.ports) == 0:
 			delete(m.sockets, name)
-		case err != nil && !s.refused.Load():
+		case err != nil:
 			m.unopened[name] = fmt.Errorf("%w; until then it listens on %s as before", err, s.where())
 		}
 	}
@@ -246,19 +256,22 @@ func (m *Manager) quit(conn net.Conn) {
 	delete(m.silent, conn)
 }
 
-// Drain stops taking connections, of inbound listeners only or of all, and asks
+// Drain stops taking connections for good, of inbound listeners only or of all, and asks
 // the open ones to end (admin /drain_listeners, shutdown).
 func (m *Manager) Drain(inboundOnly bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.drained.inbound = true
+	m.drained.all = m.drained.all || !inboundOnly
 	for _, l := range m.state.Load().snapshot.Listeners {
-		if inboundOnly && l.Direction != filter.Inbound {
+		if !m.drainedLocked(l) {
 			continue
 		}
 		chains := append(slices.Clone(l.Chains), l.Default)
 		if s := m.sockets[l.Name]; s != nil {
 			s.refused.Store(true)
 			s.close()
+			delete(m.sockets, l.Name)
 			was := s.current.Load() // l, or what is open in its stead
 			chains = append(append(chains, was.Chains...), was.Default)
 		}
@@ -268,6 +281,10 @@ func (m *Manager) Drain(inboundOnly bool) {
 			}
 		}
 	}
+}
+
+func (m *Manager) drainedLocked(l *config.Listener) bool {
+	return m.drained.all || m.drained.inbound && l.Direction == filter.Inbound
 }
 
 // closingTime is how long Close waits for those who conducted the connections

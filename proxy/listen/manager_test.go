@@ -458,6 +458,73 @@ func TestAPortThatWasHandedOverIsOpenedAgain(t *testing.T) {
 	}
 }
 
+// What was drained does not listen again: not when a move that failed is tried again, nor when listeners come or change.
+// A connection that had not told its protocol yet is asked to end with the others.
+func TestWhatWasDrainedStaysClosed(t *testing.T) {
+	r := newRig(t, time.Hour)
+	var log strings.Builder
+	r.cfg.Log = slog.New(slog.NewTextHandler(&log, nil))
+	at := func(port uint16) netip.AddrPort { return netip.AddrPortFrom(front.Addr(), port) }
+	in := func(name string, port uint16, chain string) *config.Listener {
+		l := listener(name, at(port).String(), &config.FilterChain{Name: chain})
+		l.Direction = filter.Inbound
+		return l
+	}
+	stranger, err := r.net.Listen(at(2))
+	if err != nil {
+		t.Fatal(err)
+	}
+	moves, out := in("a", 2, "moves"), listener("out", at(4).String(), &config.FilterChain{Name: "out"})
+	slow := in("slow", 5, "slow")
+	slow.HTTPInspector, slow.ContinueOnTimeout = &config.Inspector{}, true // InspectTimeout 0: no limit
+	r.reconcile(t, in("a", 1, "stays"), slow, out)
+	_ = r.Reconcile(t.Context(), &config.Snapshot{Listeners: []*config.Listener{moves, slow, out}})
+	if r.Unopened()["a"] == nil {
+		t.Fatal("port 2 is not taken")
+	}
+	silent := r.dial(t, at(5))
+	for r.Active() == 0 {
+		runtime.Gosched()
+	}
+	closed := func(ports ...uint16) {
+		t.Helper()
+		for _, port := range ports {
+			if c, err := r.net.Dial(t.Context(), client, at(port)); err == nil {
+				_ = c.Close()
+				t.Errorf("port %d is open", port)
+			}
+		}
+	}
+	r.Drain(true)
+	_, _ = io.WriteString(silent, "GET / HTTP/1.1\r\n")
+	if got := silent.line(t) + silent.line(t); !strings.Contains(got, "bye") {
+		t.Errorf("who spoke after the drain heard %q", got)
+	}
+	_ = stranger.Close()
+	r.reconcile(t, moves, slow, out)
+	closed(1, 2, 5)
+	r.reconcile(t, moves, slow, out, in("b", 3, "new"))
+	r.reconcile(t, moves, slow, out, in("b", 3, "newer"))
+	closed(2, 3, 5)
+	if got := log.String(); strings.Count(got, "listener=a") != 1 || strings.Count(got, "listener=b") != 1 || len(r.Unopened()) != 0 {
+		t.Errorf("each must be said once, and is no error: %s, %v", got, r.Unopened())
+	}
+	if got := r.dial(t, at(4)).ask(t); !strings.HasPrefix(got, "out") {
+		t.Errorf("what was not drained answers %q", got)
+	}
+	// One that becomes inbound is drained as well, one that no longer is may open.
+	turned := in("out", 4, "turned")
+	back := listener("b", at(3).String(), &config.FilterChain{Name: "back"})
+	r.reconcile(t, back, turned)
+	closed(4)
+	if got := r.dial(t, at(3)).ask(t); !strings.HasPrefix(got, "back") {
+		t.Errorf("%q", got)
+	}
+	r.Drain(false)
+	r.reconcile(t, back, listener("c", at(6).String(), &config.FilterChain{Name: "c"}))
+	closed(3, 6)
+}
+
 // All addresses of a port and one of them exclude each other: the old one is closed first, and opened again if that was for nothing.
 func TestOverlappingAddresses(t *testing.T) {
 	fail := false

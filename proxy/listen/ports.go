@@ -23,7 +23,7 @@ type socket struct {
 	name    string
 	current atomic.Pointer[config.Listener]
 	ports   []*port
-	refused atomic.Bool // draining: new connections are not taken
+	refused atomic.Bool // drained: a connection that came at that moment is not taken
 }
 
 // A port is one open address. While it is open, another socket may take it over.
@@ -34,13 +34,13 @@ type port struct {
 	owner       atomic.Pointer[socket]
 }
 
-// leavingLocked are the open ports that need not stay with whom they are: their listener is gone, or is to listen elsewhere,
-// perhaps where it did before another one took a port of its own over.
+// leavingLocked are the open ports that need not stay with whom they are: their listener is gone or drained, or is to listen
+// elsewhere, perhaps where it did before another one took a port of its own over.
 func (m *Manager) leavingLocked() []*port {
 	next := m.state.Load()
 	var left []*port
 	for name, s := range m.sockets {
-		if l := next.byName[name]; !s.refused.Load() && (l == nil || !s.serves(l)) {
+		if l := next.byName[name]; l == nil || m.drainedLocked(l) || !s.serves(l) {
 			left = append(left, s.ports...)
 		}
 	}

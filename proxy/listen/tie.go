@@ -47,7 +47,8 @@ func (m *Manager) join(chain *config.FilterChain, t *Tie, raw net.Conn) {
 		}
 	}
 	l := m.tieLocked(t, chain)
-	if m.closed || !m.alive[chain] {
+	of := m.state.Load().byName[t.listener]
+	if m.closed || !m.alive[chain] || of != nil && m.drainedLocked(of) {
 		m.drainLocked(chain, l)
 	}
 }
