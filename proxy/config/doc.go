@@ -18,6 +18,7 @@
 //
 //	store.go     Store.Apply: each resource for itself; the table of types
 //	entries.go   what is in force and what is to come, by type and name
+//	addresses.go who may bind what, after the whole update
 //	settle.go    what has warmed takes over; the next Snapshot; Wanted
 //	demand.go    Want, Drop, Lacks: what is asked for while traffic waits
 //	builder.go   values of resources: read_listener.go, read_chain.go,

@@ -4,7 +4,6 @@
 package config
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -28,6 +27,14 @@ type listenerEntry struct {
 	ref      *ListenerRef // of one that was wanted on demand, else nil
 	demanded int          // how often it is
 	absent   bool         // it was asked for and does not exist
+}
+
+// latest is what serves once what is to come has warmed; nil if there is nothing.
+func (e *listenerEntry) latest() *Listener {
+	if e.warming != nil {
+		return e.warming
+	}
+	return e.active
 }
 
 // listenerName is the name, or the address of one that has none.
@@ -60,50 +67,27 @@ func (s *Store) putListener(m *listenerv3.Listener, in *incoming) error {
 			e.failed, e.warmingRec = nil, in.record()
 			return nil
 		case e.active != nil && e.active.Hash == hash:
+			if e.warming != nil && e.active.Bind {
+				in.claims.note(name, e, in)
+			}
 			e.failed, e.warming, e.activeRec = nil, nil, in.record()
 			return nil
 		}
 	}
 	var old *Listener
 	if e != nil {
-		if old = e.warming; old == nil {
-			old = e.active
-		}
+		old = e.latest()
 	}
 	l, err := s.builder.listener(m, hash, old)
 	if err != nil {
 		return err
 	}
 	l.Name, l.Version = name, in.version
-	if err := s.addressTaken(l); err != nil {
-		return err
-	}
 	e = s.listenerLocked(name)
+	if l.Bind {
+		in.claims.note(name, e, in)
+	}
 	e.warming, e.warmingRec, e.since, e.failed, e.absent = l, in.record(), in.at, nil, false
-	return nil
-}
-
-// addressTaken refuses a listener that would bind what another one binds.
-func (s *Store) addressTaken(l *Listener) error {
-	if !l.Bind {
-		return nil
-	}
-	for name, e := range s.listeners {
-		other := e.warming
-		if other == nil {
-			other = e.active
-		}
-		if name == l.Name || other == nil || !other.Bind {
-			continue
-		}
-		for _, a := range l.Addrs {
-			for _, b := range other.Addrs {
-				if a == b && a.IP.Port() != 0 {
-					return fmt.Errorf("address %s is taken by listener %q", a, name)
-				}
-			}
-		}
-	}
 	return nil
 }
 

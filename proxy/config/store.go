@@ -82,7 +82,7 @@ type Node struct {
 // what was made of them. It is an xds.Handler.
 //
 // A resource that is refused leaves the one before it in force and touches
-// nothing else. One that is taken may have to warm: a listener waits for its
+// nothing else, unless what was to take its address over. One that is taken may have to warm: a listener waits for its
 // routes and secrets, a cluster for its endpoints, while the old version serves.
 type Store struct {
 	cfg      Config
@@ -216,6 +216,7 @@ func (s *Store) Apply(u xds.Update) []xds.Rejection {
 func (s *Store) applyLocked(u xds.Update, static bool) []xds.Rejection {
 	put, remove := s.handlers(u.TypeURL)
 	var rejected []xds.Rejection
+	var claims claims
 	seen := map[string]bool{}
 	for _, name := range u.Removed { // first: what comes may need what they had, such as an address
 		if remove != nil {
@@ -230,14 +231,14 @@ func (s *Store) applyLocked(u xds.Update, static bool) []xds.Rejection {
 		case r.Body == nil:
 			err = errors.New("the resource has no body")
 		default:
-			in := incoming{Resource: r, version: u.Version, static: static, at: s.cfg.Now()}
+			in := incoming{Resource: r, version: u.Version, static: static, at: s.cfg.Now(), claims: &claims}
 			name, err = s.guard(&in, seen, put)
 		}
 		if err != nil {
 			rejected = append(rejected, xds.Rejection{Name: name, Err: err})
 		}
 	}
-	return rejected
+	return append(rejected, s.refuseTaken(&claims)...)
 }
 
 // incoming is a resource on its way in.
@@ -247,6 +248,7 @@ type incoming struct {
 	at      time.Time
 	static  bool
 	hosts   [][]byte // the virtual hosts of a route table, not read yet
+	claims  *claims  // of the update
 }
 
 func (in *incoming) record() record {

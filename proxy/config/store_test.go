@@ -30,7 +30,6 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/meltemi/meltemi/message"
-	"github.com/meltemi/meltemi/proxy/config/strict"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/xds"
 )
@@ -294,35 +293,6 @@ func TestConfigDumpShowsWhatIsNotOpen(t *testing.T) {
 	w.SetUnopened(nil)
 	if got := shown(); len(got) != 0 {
 		t.Errorf("all are open, and shown are %v", got)
-	}
-}
-
-// The address of a listener that goes is free for one that comes in the same update: nobody sends that one again.
-func TestAListenerMayBeRenamed(t *testing.T) {
-	w := newWorld(t)
-	named := func(name string) xds.Resource {
-		_, r := resource(t, map[string]any{
-			"@type": "listener", "name": name,
-			"address": map[string]any{"socket_address": map[string]any{"address": "10.0.0.1", "port_value": 80}},
-			"filter_chains": []any{map[string]any{"filters": []any{map[string]any{"name": "tcp", "typed_config": map[string]any{
-				"@type": strict.Prefix + "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy", "stat_prefix": "x", "cluster": "c",
-			}}}}},
-		})
-		return r
-	}
-	for _, u := range []xds.Update{
-		{TypeURL: TypeListener, Resources: []xds.Resource{named("old")}},
-		{TypeURL: TypeListener, Resources: []xds.Resource{named("new")}, Removed: []string{"old"}},
-	} {
-		if rejected := w.Apply(u); len(rejected) > 0 {
-			t.Fatal(rejected)
-		}
-	}
-	if ls := w.Snapshot().Listeners; len(ls) != 1 || ls[0].Name != "new" {
-		t.Errorf("%d listeners", len(ls))
-	}
-	if rejected := w.Apply(xds.Update{TypeURL: TypeListener, Resources: []xds.Resource{named("another")}}); len(rejected) != 1 {
-		t.Errorf("an address that is taken: %v", rejected)
 	}
 }
 
