@@ -187,8 +187,7 @@ func (f *feed) step() (err error) {
 	if u := f.trail(len(updates) > 0); u != nil {
 		updates = append(updates, u)
 	}
-	f.send(updates)
-	return nil
+	return f.send(updates)
 }
 
 // carryOut changes what the client wants as it asked. Subscribe, which needs to know what is wanted, waits meanwhile.
@@ -335,8 +334,9 @@ func (f *feed) trail(busy bool) *xds.Update {
 
 func (f *feed) version(v derive.Version) string { return strconv.FormatUint(uint64(v), 10) }
 
-// send queues updates, and expects an answer to each.
-func (f *feed) send(updates []*xds.Update) {
+// send queues updates, and expects an answer to each. A client that gives none is not sent more and more: nobody could
+// tell what of it is in force.
+func (f *feed) send(updates []*xds.Update) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	now := time.Now()
@@ -357,4 +357,11 @@ func (f *feed) send(updates []*xds.Update) {
 	}
 	f.queue = append(f.queue, updates...)
 	f.hub.cfg.Changed()
+	for _, a := range f.answers {
+		if len(a.waiting) > maxWaiting {
+			f.hub.cfg.Log.Warn("a proxy answers none of its updates; its stream is ended, so that it begins anew", "client", f.client.ID, "type", a.typeURL, "unanswered", len(a.waiting))
+			return status.Errorf(codes.ResourceExhausted, "%d updates of %s are not answered: begin anew", len(a.waiting), a.typeURL)
+		}
+	}
+	return nil
 }

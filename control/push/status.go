@@ -14,7 +14,7 @@ import (
 	"github.com/meltemi/meltemi/xds"
 )
 
-// maxWaiting is how many updates of one type may wait for an answer; the oldest are then taken as lost. It is
+// maxWaiting is how many updates of one type may wait for an answer; with one more the stream is ended. It is
 // what the xds server remembers.
 const maxWaiting = 256
 
@@ -91,9 +91,6 @@ type answers struct {
 
 func (a *answers) expect(u *xds.Update, now time.Time) {
 	a.sent, a.sentAt = u.Version, now
-	if len(a.waiting) >= maxWaiting {
-		a.waiting = slices.Delete(a.waiting, 0, 1)
-	}
 	a.waiting = append(a.waiting, u)
 	for _, n := range u.Removed {
 		delete(a.rejected, n)

@@ -11,6 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/meltemi/meltemi/derive"
 	"github.com/meltemi/meltemi/xds"
 )
@@ -80,14 +83,31 @@ func TestStatusFollowsAnswers(t *testing.T) {
 	})
 }
 
-func TestAnswersThatNeverComeAreForgotten(t *testing.T) {
+// Who does not answer is not taken for one that agrees, however long it goes on.
+func TestAnswersThatNeverCome(t *testing.T) {
 	script(t, func(t *testing.T, w *world, f *feed) {
+		w.set(typeCluster, "a", "1")
+		w.set(typeCluster, "b", "1")
 		f.Subscribe(typeCluster, nil, nil, true)
-		for i := range 2 * maxWaiting {
-			w.set(typeCluster, "a", fmt.Sprint(i))
+		f.Ack(typeCluster, took(t, f, moment).Nonce)
+		enforced := func() string {
+			k := thing{typeCluster, "a"}
+			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k))
+			return fmt.Sprintf("%d of %d, %d waiting", e.Enforced, e.Concerned, len(e.Waiting))
+		}
+		expect(t, "answered", enforced(), "1 of 1, 0 waiting")
+		w.set(typeCluster, "a", "2")
+		took(t, f, moment)
+		for i := range maxWaiting - 1 {
+			w.set(typeCluster, "b", fmt.Sprint(i+2))
 			took(t, f, moment)
 		}
-		expect(t, "waiting", fmt.Sprint(of(w, typeCluster).Waiting), fmt.Sprint(maxWaiting))
+		expect(t, "not answered", enforced(), "0 of 1, 1 waiting")
+		w.set(typeCluster, "b", "last")
+		_, err := f.Next(t.Context())
+		if status.Code(err) != codes.ResourceExhausted {
+			t.Errorf("the stream ends with %v", err)
+		}
 	})
 }
 
