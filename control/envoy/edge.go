@@ -73,7 +73,8 @@ func (b *Backend) edgeHostFor(c *derive.Context, k edgeKey) *route.Host {
 	}
 	r := route.Compiler{
 		Mesh:    sight.Target{World: b.World, Context: c, Sight: k.Sight, Client: k.Client, Port: k.Port},
-		Retries: &b.Settings(c).OutboundRetries, Port: k.Port, TLS: k.TLS, Gateways: splitGateways(k.Gateways),
+		Retries: &b.Settings(c).OutboundRetries, Port: k.Port, TLS: k.TLS,
+		Gateways: splitGateways(k.Gateways), Namespace: k.Client.Namespace, Labels: k.Client.Labels(),
 	}
 	out.Routes = r.Routes(k.Host.Routes)
 	if len(out.Routes) == 0 && !k.Host.Redirect {

@@ -215,7 +215,10 @@ func (k *keeper) target(srv *intent.Server) sight.Target {
 }
 
 func (k *keeper) compiler(srv *intent.Server) *route.Compiler {
-	return &route.Compiler{Port: srv.Port, Gateways: []intent.GatewayName{srv.Gateway}}
+	return &route.Compiler{
+		Port: srv.Port, Gateways: []intent.GatewayName{srv.Gateway},
+		Namespace: k.client.Namespace(), Labels: k.client.Subject.Labels(),
+	}
 }
 
 // tcpRoute is the first that takes any connection.

@@ -240,10 +240,12 @@ type hostAt struct {
 }
 
 // virtualHost merges the routes of one host over all route sets. Of each set, what follows a route that takes everything
-// is unreachable and left out; routes that take everything go behind those of all other sets.
+// is unreachable and left out; routes that take everything go behind those of all other sets. What a match says of the
+// caller is asked of the gateway: to those behind it, it is the caller.
 func (m *merger) virtualHost(c *derive.Context, k hostAt) *VirtualHost {
 	p := m.plans.Get(c, k.Table)[k.Host]
 	out := &VirtualHost{Host: k.Host, Redirect: p.Redirect}
+	labels := k.Table.Subject.Labels()
 	here := func(gateways []GatewayName) bool {
 		return slices.ContainsFunc(gateways, func(g GatewayName) bool { return slices.Contains(p.Gateways, g) })
 	}
@@ -254,10 +256,11 @@ func (m *merger) virtualHost(c *derive.Context, k hostAt) *VirtualHost {
 			continue
 		}
 		routes := keepHTTP(set.HTTP, here(set.Gateways), func(h *HTTPMatch) bool {
-			return here(h.Gateways) && (h.Port == 0 || h.Port == k.Table.Port)
+			return here(h.Gateways) && (h.Port == 0 || h.Port == k.Table.Port) &&
+				(h.SourceNS == "" || h.SourceNS == k.Table.Subject.Namespace) && h.SourceLabels.Match(labels)
 		})
 		for _, r := range routes {
-			for i := range r.Matches { // what is said about the caller counts for sidecars only
+			for i := range r.Matches { // what was asked of the gateway holds
 				r.Matches[i].SourceLabels, r.Matches[i].SourceNS = nil, ""
 			}
 			i := slices.IndexFunc(r.Matches, func(h HTTPMatch) bool { return h.TakesAll() })

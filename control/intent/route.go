@@ -67,7 +67,7 @@ type HTTPMatch struct {
 	Query        []NamedMatch
 	Claims       []ClaimMatch // headers named @request.auth.claims
 	Port         int          // of the listener; zero: any
-	SourceLabels mesh.Labels  // of the client; gateways ignore both source conditions
+	SourceLabels mesh.Labels  // of the sidecar or gateway that routes, as is SourceNS
 	SourceNS     mesh.Namespace
 	Gateways     []GatewayName // where it holds; never empty
 }

@@ -63,13 +63,13 @@ func (c *Compiler) Routes(routes []intent.HTTPRoute) []*routev3.Route {
 
 // Holds says whether the part of a match that is not about a request can be true here.
 func (c *Compiler) Holds(port int, ns mesh.Namespace, labels mesh.Labels, gateways []intent.GatewayName) bool {
-	if port != 0 && port != c.Port {
+	if port != 0 && port != c.Port || ns != "" && ns != c.Namespace || !labels.Match(c.Labels) {
 		return false
 	}
 	if len(c.Gateways) > 0 {
 		return slices.ContainsFunc(gateways, func(g intent.GatewayName) bool { return slices.Contains(c.Gateways, g) })
 	}
-	return (ns == "" || ns == c.Namespace) && slices.Contains(gateways, intent.GatewayMesh) && labels.Match(c.Labels)
+	return slices.Contains(gateways, intent.GatewayMesh)
 }
 
 // takesAll says whether m, which holds here, holds for every request.
