@@ -6,6 +6,8 @@ package control
 import (
 	"encoding/json"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -58,6 +60,14 @@ func TestConditionsFollowWhatHappens(t *testing.T) {
 	side.sub.Subscribe(envoy.TypeRoute, "9080")
 	if c = p.becomes(t, object, StateEnforced); c.Concerned != 1 || c.Enforced != 1 {
 		t.Errorf("%+v", c)
+	}
+
+	// Another file's claim to it is refused, and changes nothing about it.
+	p.write(t, "twice.yaml", routeToV1)
+	for c = p.becomes(t, object, StateEnforced); len(c.Problems) == 0; c = p.becomes(t, object, StateEnforced) {
+	}
+	if err := os.Remove(filepath.Join(p.folder, "twice.yaml")); err != nil {
+		t.Fatal(err)
 	}
 
 	// A version that is refused leaves the last good one in force.

@@ -118,25 +118,29 @@ func (f folder) publish(j *made.Journal, m Mesh) error {
 
 // clean undoes what an Up, and Runs, that did not end properly left behind.
 func (f folder) clean(ctx context.Context, j *made.Journal) error {
-	errs := []error{j.Undo(ctx), j.Sweep()}
-	journals, err := filepath.Glob(filepath.Join(f.runs(), "*.json"))
-	if err != nil {
-		return err
-	}
-	for _, path := range journals {
-		r, err := openRun(path)
-		if err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if !r.alive() {
-			errs = append(errs, r.journal.Undo(ctx), r.journal.Sweep())
-		}
-	}
+	_, err := f.cleanRuns(ctx)
+	errs := []error{j.Undo(ctx), j.Sweep(), err}
 	for _, dir := range []string{f.dir, f.state(), f.registrations(), f.runs(), filepath.Join(f.dir, "proxies")} {
 		errs = append(errs, made.Sweep(dir))
 	}
 	return errors.Join(errs...)
+}
+
+// cleanRuns undoes what Runs that did not end properly left behind, and counts them.
+func (f folder) cleanRuns(ctx context.Context) (n int, err error) {
+	journals, err := filepath.Glob(filepath.Join(f.runs(), "*.json"))
+	for _, path := range journals {
+		r, openErr := openRun(path)
+		if openErr != nil {
+			err = errors.Join(err, openErr)
+			continue
+		}
+		if !r.alive() {
+			n++
+			err = errors.Join(err, r.journal.Undo(ctx), r.journal.Sweep())
+		}
+	}
+	return n, err
 }
 
 // listed reports whether a living Run's journal lists a network namespace of that name.

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/netio/netns"
 )
 
@@ -204,10 +205,11 @@ func TestTheNextStartCleansUpAfterARunThatCrashed(t *testing.T) {
 			t.Fatal(err)
 		}
 		within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
-		_ = cmd.Process.Kill()
 		if err := end(); err != nil {
 			t.Error(err)
 		}
+		_ = cmd.Process.Kill()
+		within(t, "its end", func() bool { return made.Born(cmd.Process.Pid) == "" })
 		if runtime.GOOS == "linux" && len(children()) == 0 {
 			t.Error("nothing survived, so nothing is shown")
 		}
@@ -218,6 +220,30 @@ func TestTheNextStartCleansUpAfterARunThatCrashed(t *testing.T) {
 		if got := where(cfg, "hello"); got != "" {
 			t.Errorf("it is still registered at %s", got)
 		}
+		if err := end(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestAKilledRunLeavesTheMesh(t *testing.T) {
+	modes(t, func(t *testing.T, capture bool) {
+		cfg, out := upConfig(t, capture)
+		end := begin(t, cfg, out)
+		said := &buffer{}
+		cmd := exec.Command(os.Args[0], "run", "--dir", cfg.Dir, os.Args[0], "app")
+		cmd.Stdout, cmd.Stderr = said, said
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
+		if where(cfg, "hello") == "" {
+			t.Error("it is not registered, so nothing is shown")
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // its output is open while its children live
+		within(t, "its leaving", func() bool { return where(cfg, "hello") == "" })
+		within(t, "the news", func() bool { return strings.Contains(out.String(), "what it left behind is removed") })
 		if err := end(); err != nil {
 			t.Error(err)
 		}

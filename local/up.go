@@ -292,6 +292,7 @@ func (u *up) run(ctx context.Context) error {
 		g.Go("resolver", u.runResolver)
 	}
 	g.Add(daemon.Component{Name: "members", Started: membersUp, Grace: 4 * made.Patience, Run: func(ctx context.Context) error { return u.runMembers(ctx, membersUp) }})
+	g.Go("runs", u.watchRuns)
 	g.Go("watch", func(ctx context.Context) error { return u.watcher.Run(ctx, u.face.Show) })
 	if u.cfg.Check {
 		g.Go("check", func(ctx context.Context) error {
@@ -314,6 +315,28 @@ func (u *up) run(ctx context.Context) error {
 		})
 	}
 	return g.Run(ctx)
+}
+
+// runsEvery is how often Runs are looked after.
+const runsEvery = 2 * time.Second
+
+// watchRuns takes from the mesh what a Run left there that was killed.
+func (u *up) watchRuns(ctx context.Context) error {
+	tick := time.NewTicker(runsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		switch n, err := u.folder.cleanRuns(context.WithoutCancel(ctx)); {
+		case err != nil:
+			u.say(true, "what a killed \"meltemi run\" left behind cannot be removed, and it is tried again: %s", err)
+		case n > 0:
+			u.say(true, "a \"meltemi run\" was killed (%d); what it left behind is removed", n)
+		}
+	}
 }
 
 // runControl keeps a control plane running.

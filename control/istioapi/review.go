@@ -21,7 +21,7 @@ func (r *reviewer) virtualService(c *derive.Context, out *findings, o virtualSer
 	for _, h := range set.HTTP {
 		r.destinations(c, out, o.Namespace, h.Forward)
 		for _, m := range h.Mirrors {
-			r.destination(c, out, o.Namespace, m.Origin.Field, m.Host, m.Subset, m.Port)
+			r.destination(c, out, o.Namespace, m.Origin.Field, m.Host, m.Subset, m.Port, "nothing is mirrored there")
 		}
 		if h.Delegate != nil {
 			r.delegate(c, out, h.Origin.Field+".delegate", o.Key, *h.Delegate)
@@ -44,20 +44,21 @@ func (r *reviewer) virtualService(c *derive.Context, out *findings, o virtualSer
 
 func (r *reviewer) destinations(c *derive.Context, out *findings, ns mesh.Namespace, list []intent.Destination) {
 	for _, d := range list {
-		r.destination(c, out, ns, d.Origin.Field+".destination", d.Host, d.Subset, d.Port)
+		r.destination(c, out, ns, d.Origin.Field+".destination", d.Host, d.Subset, d.Port, "requests get 503")
 	}
 }
 
-// destination looks for the service, the port and the subset that a route names.
-func (r *reviewer) destination(c *derive.Context, out *findings, ns mesh.Namespace, field string, host mesh.Hostname, subset string, port int) {
+// destination looks for the service, the port and the subset that a route names. Where there is none, so is what
+// becomes of requests.
+func (r *reviewer) destination(c *derive.Context, out *findings, ns mesh.Namespace, field string, host mesh.Hostname, subset string, port int, so string) {
 	key := r.facts.Resolve.Get(c, registry.HostFrom{Namespace: ns, Host: host})
 	svc := r.facts.Service.Get(c, key)
 	if svc == nil {
-		out.warnf(field+".host", "there is no service %s that namespace %s sees; requests get 503", host, ns)
+		out.warnf(field+".host", "there is no service %s that namespace %s sees; %s", host, ns, so)
 		return
 	}
 	if _, ok := svc.Port(port); port != 0 && !ok {
-		out.warnf(field+".port.number", "service %s has no port %d; requests get 503", host, port)
+		out.warnf(field+".port.number", "service %s has no port %d; %s", host, port, so)
 	}
 	if subset == "" {
 		return
@@ -67,7 +68,7 @@ func (r *reviewer) destination(c *derive.Context, out *findings, ns mesh.Namespa
 		return t != nil && slices.ContainsFunc(t.Subsets, func(s intent.Subset) bool { return s.Name == subset })
 	}
 	if !named(rules.General) && !slices.ContainsFunc(rules.Selective, named) {
-		out.warnf(field+".subset", "no DestinationRule for %s defines subset %q; requests get 503", host, subset)
+		out.warnf(field+".subset", "no DestinationRule for %s defines subset %q; %s", host, subset, so)
 	}
 }
 

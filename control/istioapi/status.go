@@ -71,7 +71,7 @@ func (r *reviewer) status(c *derive.Context, k source.Key) *Status {
 		for _, p := range known {
 			if p.Object == k {
 				s.Problems = append(s.Problems, p)
-				s.Accepted = s.Accepted && p.Severity != source.Error
+				s.Accepted = s.Accepted && (p.Severity != source.Error || p.Beside)
 			}
 		}
 	}

@@ -33,6 +33,8 @@ type Problem struct {
 	Field    string
 	Severity Severity
 	Message  string
+	// Beside says that it is about a text which does not stand for Object, as another one comes first. That one may be well.
+	Beside bool
 }
 
 // String is one line: place, severity, object, field and message.

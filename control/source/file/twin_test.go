@@ -32,10 +32,13 @@ func (c *slowClaims) settle(files map[string]*state, troubles []source.Problem) 
 	for _, path := range order {
 		for _, d := range flat(files[path].docs) {
 			h := holder{doc: d.document, file: path, line: d.line}
-			problems := d.placedProblems(path)
+			problems := slices.Clone(d.placedProblems(path))
 			if !d.key.IsZero() {
 				if first, taken := owners[d.key]; taken {
 					problems = append(problems, duplicate(d.key, h, first))
+					for i := range problems {
+						problems[i].Beside = true
+					}
 				} else {
 					h.known = firstOf(d.entry, d.rest, c.held[d.key].known)
 					owners[d.key] = h
