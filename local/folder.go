@@ -143,6 +143,17 @@ func (f folder) cleanRuns(ctx context.Context) (n int, err error) {
 	return n, err
 }
 
+// livingRuns counts the Runs that go on.
+func (f folder) livingRuns() (n int) {
+	journals, _ := filepath.Glob(filepath.Join(f.runs(), "*.json"))
+	for _, path := range journals {
+		if r, err := openRun(path); err == nil && r.alive() {
+			n++
+		}
+	}
+	return n
+}
+
 // listed reports whether a living Run's journal lists a network namespace of that name.
 func (f folder) listed(space string) bool {
 	journals, _ := filepath.Glob(filepath.Join(f.runs(), "*.json"))

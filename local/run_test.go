@@ -262,6 +262,9 @@ func TestALivingRunOutlivesTheMesh(t *testing.T) {
 	if err := end(); err != nil {
 		t.Fatal(err)
 	}
+	if !strings.Contains(out.String(), `what "meltemi run" has started (1) ends with it`) {
+		t.Errorf("of what goes on it says nothing:\n%s", out)
+	}
 	out2 := &buffer{}
 	cfg.Out = out2
 	end = begin(t, cfg, out2)

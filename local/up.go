@@ -107,7 +107,11 @@ func (u *up) live(ctx context.Context) error {
 	// Taking down is not interrupted by what ended the rest.
 	undone := errors.Join(u.journal.Undo(context.WithoutCancel(ctx)), u.folder.sweepServices())
 	if undone == nil {
-		_, _ = fmt.Fprintln(u.cfg.Out, "all that was made is removed")
+		rest := ""
+		if n := u.folder.livingRuns(); n > 0 {
+			rest = fmt.Sprintf("; what \"meltemi run\" has started (%d) ends with it, and joins the next mesh", n)
+		}
+		_, _ = fmt.Fprintln(u.cfg.Out, "all that was made is removed"+rest)
 	}
 	return errors.Join(err, undone)
 }
