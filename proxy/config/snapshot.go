@@ -77,7 +77,7 @@ type Listener struct {
 	ProxyProtocol *ProxyProtocol
 	// TLSInspector and HTTPInspector look at the first bytes; nil without.
 	TLSInspector, HTTPInspector *Inspector
-	// InspectTimeout bounds PROXY protocol and inspection; 0: none.
+	// InspectTimeout bounds PROXY protocol, and how long a silent client is waited for; 0: nothing does.
 	InspectTimeout time.Duration
 	// ContinueOnTimeout chooses a chain with what is known then, instead of closing.
 	ContinueOnTimeout bool
