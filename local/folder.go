@@ -87,21 +87,38 @@ func Running(dir string) (Mesh, error) {
 }
 
 func (f folder) running() (Mesh, error) {
-	var m Mesh
-	b, err := os.ReadFile(f.mesh())
+	m, err := f.read()
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return m, fmt.Errorf("state folder %s: %w; start one with \"meltemi up\", or name its folder with --dir", f.dir, errNotRunning)
 	case err != nil:
+		return m, err
+	}
+	if !m.process().Alive() {
+		return m, fmt.Errorf("state folder %s: %w: the one that did (process %d) is gone; start it again with \"meltemi up\"", f.dir, errNotRunning, m.PID)
+	}
+	return m, nil
+}
+
+// read is what the last Up published.
+func (f folder) read() (m Mesh, err error) {
+	b, err := os.ReadFile(f.mesh())
+	if err != nil {
 		return m, fmt.Errorf("state folder: %w", err)
 	}
 	if err := json.Unmarshal(b, &m); err != nil {
 		return m, fmt.Errorf("%s: %w", f.mesh(), err)
 	}
-	if !(made.Thing{PID: m.PID, Born: m.Born}).Alive() {
-		return m, fmt.Errorf("state folder %s: %w: the one that did (process %d) is gone; start it again with \"meltemi up\"", f.dir, errNotRunning, m.PID)
-	}
 	return m, nil
+}
+
+// process is the Up that keeps the mesh.
+func (m Mesh) process() made.Thing { return made.Thing{PID: m.PID, Born: m.Born} }
+
+// ended reports whether m has been taken down, or another Up has taken its place. One that was killed serves on.
+func (f folder) ended(m Mesh) bool {
+	now, err := f.read()
+	return errors.Is(err, fs.ErrNotExist) || err == nil && now.process() != m.process()
 }
 
 // publish tells others about m; it is among what is undone.

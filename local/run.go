@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/meltemi/meltemi/local/made"
 )
@@ -196,6 +197,13 @@ func (r *joiner) say(_ bool, format string, args ...any) {
 	_, _ = fmt.Fprintf(r.cfg.Out, "meltemi: "+format+"\n", args...)
 }
 
+// meshEvery is how often a Run looks whether its mesh is there.
+const meshEvery = time.Second
+
+// errMeshEnded ends a command whose network namespace the mesh has cut off. Without capture it would go on, and be
+// part of the next mesh.
+var errMeshEnded = errors.New("the mesh has ended: start it with \"meltemi up\", then run this again")
+
 // command runs the command to its end.
 func (r *joiner) command(ctx context.Context) error {
 	m := r.unit.m
@@ -218,8 +226,15 @@ func (r *joiner) command(ctx context.Context) error {
 	wg.Go(func() {
 		r.unit.keepOne(keeping, proxy, r.unit.startProxy, restartPause, func() *process { p, _ := r.unit.processes(); return p })
 	})
+	look := time.NewTicker(meshEvery)
+	defer look.Stop()
 	for {
 		select {
+		case <-look.C:
+			if r.mesh.Capture && r.folder.ended(r.mesh) {
+				r.say(true, "the mesh has ended, and with it the network of %s", m.ID())
+				return errors.Join(errMeshEnded, app.stop(context.WithoutCancel(ctx), r.run.journal))
+			}
 		case s := <-r.cfg.Signals:
 			if !typed(s, r.cfg.Stdin) { // the command has had it already
 				app.signal(s)

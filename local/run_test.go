@@ -205,6 +205,7 @@ func TestTheNextStartCleansUpAfterARunThatCrashed(t *testing.T) {
 			t.Fatal(err)
 		}
 		within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
+		_ = cmd.Process.Signal(syscall.SIGSTOP) // it does not notice that the mesh ends
 		if err := end(); err != nil {
 			t.Error(err)
 		}
@@ -262,7 +263,7 @@ func TestALivingRunOutlivesTheMesh(t *testing.T) {
 	if err := end(); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(out.String(), `what "meltemi run" has started (1) ends with it`) {
+	if !strings.Contains(out.String(), `what "meltemi run" has started (1) goes on`) {
 		t.Errorf("of what goes on it says nothing:\n%s", out)
 	}
 	out2 := &buffer{}
@@ -277,6 +278,24 @@ func TestALivingRunOutlivesTheMesh(t *testing.T) {
 	}
 	if err := end(); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestACapturedRunEndsWithTheMesh(t *testing.T) {
+	cfg, out := upConfig(t, true)
+	end := begin(t, cfg, out)
+	r, said := runConfig(cfg)
+	done := make(chan error, 1)
+	go func() { done <- Run(t.Context(), r) }()
+	within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
+	if err := end(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, errMeshEnded) {
+		t.Errorf("it ends with %v", err)
+	}
+	if !strings.Contains(out.String(), `what "meltemi run" has started (1) ends now, too`) {
+		t.Errorf("of what ends it says nothing:\n%s", out)
 	}
 }
 

@@ -109,7 +109,10 @@ func (u *up) live(ctx context.Context) error {
 	if undone == nil {
 		rest := ""
 		if n := u.folder.livingRuns(); n > 0 {
-			rest = fmt.Sprintf("; what \"meltemi run\" has started (%d) ends with it, and joins the next mesh", n)
+			rest = fmt.Sprintf("; what \"meltemi run\" has started (%d) goes on, and joins the next mesh", n)
+			if u.capture != nil {
+				rest = fmt.Sprintf("; what \"meltemi run\" has started (%d) ends now, too", n)
+			}
 		}
 		_, _ = fmt.Fprintln(u.cfg.Out, "all that was made is removed"+rest)
 	}
