@@ -51,6 +51,7 @@ type Destination struct {
 	template *template
 	need     config.Need // wanted of the store
 	early    config.Need // wanted until d is in force
+	entry    *entry      // once d was replaced: by what
 
 	clock *atomic.Int64 // nil: nobody counts
 	users atomic.Int64  // connections; below 0: gone

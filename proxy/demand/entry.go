@@ -137,6 +137,7 @@ func (d *Directory) publishLocked(e *entry) {
 	}
 	if old != nil {
 		n.used.Store(old.used.Load())
+		old.entry = e
 		d.retired = append(d.retired, old)
 		if !old.Known {
 			d.unknown--

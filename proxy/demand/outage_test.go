@@ -18,6 +18,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/wire/nds"
+	"github.com/meltemi/meltemi/wire/workload"
 	"github.com/meltemi/meltemi/xds"
 )
 
@@ -91,6 +92,43 @@ func TestOutage(t *testing.T) {
 		r.expect(t, "back", "10.1.0.2:5432", db.host, 0)
 		if d := r.look(t, "10.1.0.1:80"); d != used {
 			t.Error("what was used was made anew")
+		}
+	})
+}
+
+// What serves stays while nobody can say anew what it is, and while connections use it, be they older than its last change.
+func TestWhatIsInUseStays(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.add(web)
+		w.add(db)
+		r := newRig(t, w, func(c *Config) { c.Idle = 20 * time.Second })
+		used := r.look(t, "10.1.0.1:80")
+		r.expect(t, "at first", "10.1.0.2:5432", db.host, 0)
+		d, err := r.Lookup(t.Context(), netip.MustParseAddrPort("10.1.0.1:80"))
+		if err != nil || d != used {
+			t.Fatal(err)
+		}
+		other := web
+		other.proto = workload.AppProtocol_HTTP2
+		w.add(other)
+		synctest.Wait()
+		if r.look(t, "10.1.0.1:80") == used {
+			t.Fatal("it did not change, so nothing is shown")
+		}
+		time.Sleep(40 * time.Second) // as long as d is open
+		if s := r.Stats(); s.Destinations != 1 || s.Dropped != 1 {
+			t.Fatalf("%+v, want the one that is used to be left", s)
+		}
+		r.stopServer()
+		synctest.Wait()
+		d.Done()
+		time.Sleep(40 * time.Second)
+		r.expect(t, "away", "10.1.0.1:80", web.host, 0)
+		r.startIt()
+		time.Sleep(40 * time.Second)
+		if s := r.Stats(); s.Destinations != 0 {
+			t.Errorf("%+v, want none to be left", s)
 		}
 	})
 }

@@ -53,6 +53,9 @@ func (d *Directory) sweep(now time.Time) {
 	}
 	d.retired = slices.DeleteFunc(d.retired, func(old *Destination) bool {
 		if !old.giveUp() {
+			if cur := old.entry.cur.Load(); cur != nil { // connections that are older than a change use the destination all the same
+				cur.used.Store(now.UnixNano())
+			}
 			return false
 		}
 		d.releaseLocked(old)
@@ -63,6 +66,9 @@ func (d *Directory) sweep(now time.Time) {
 	}
 	d.swept = now
 	for _, e := range d.entries {
+		if cur := e.cur.Load(); cur != nil && cur.Known && !d.link.up {
+			continue // who calls it next could not be told anew what it is
+		}
 		if d.staleLocked(e, now) && d.removeLocked(e) {
 			d.stats.Dropped++
 		}
