@@ -8,7 +8,8 @@
 //	code_linux.go  what of the program itself need not stay mapped
 //
 // What starting up and the first configuration take (registering and reading
-// protobufs, above all) is several times what carrying traffic takes.
+// protobufs, above all) is several times what carrying traffic takes; and what a
+// burst of traffic took is not what the calm after it needs.
 package lean
 
 import (
@@ -16,6 +17,8 @@ import (
 	"os"
 	"runtime/debug"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // garbage is GOGC for a proxy. Exchanges allocate next to nothing, so that the
@@ -35,7 +38,7 @@ func Pace() {
 var settled = [...]time.Duration{3 * time.Second, time.Minute}
 
 // Settle waits until ready returns nil, lets things calm down and gives back what
-// only starting took. It returns when that is done, or ctx ends.
+// only starting took, and then what every burst of traffic took, until ctx ends.
 func Settle(ctx context.Context, ready func() error) {
 	const poll = 200 * time.Millisecond
 	for ready() != nil {
@@ -47,9 +50,54 @@ func Settle(ctx context.Context, ready func() error) {
 		if !wait(ctx, d) {
 			return
 		}
-		debug.FreeOSMemory()
-		dropCode()
+		giveBack()
 	}
+	var p pulse
+	for last := spent(); wait(ctx, beat); {
+		now := spent()
+		if p.calmed(now - last) {
+			giveBack()
+		}
+		last = now
+	}
+}
+
+func giveBack() {
+	debug.FreeOSMemory()
+	dropCode()
+}
+
+// beat is how often the process looks at how busy it is.
+const beat = 15 * time.Second
+
+// Of one beat, in time of a processor: what is a burst, and what is calm.
+const (
+	busy = beat / 20
+	calm = beat / 50
+)
+
+// A pulse tells when a burst is over.
+type pulse struct{ raised bool }
+
+// calmed takes the processor time of one beat, and reports whether it is the first calm one after a burst.
+func (p *pulse) calmed(used time.Duration) bool {
+	switch {
+	case used >= busy:
+		p.raised = true
+	case used < calm && p.raised:
+		p.raised = false
+		return true
+	}
+	return false
+}
+
+// spent is the processor time that the process has had.
+func spent() time.Duration {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 func wait(ctx context.Context, d time.Duration) bool {
