@@ -16,6 +16,11 @@ import (
 // whoever counts, logs or traces is told. The response's strings live until the
 // upstream's stream is given back, which is why that comes last.
 func (x *exchange) finish() {
+	if x.lease != nil && !x.body.Complete() {
+		// An endpoint that has answered may read no more, and Stop waits for the write under way. Aborting the stream
+		// would cost the connection even if that write was the last, and is just returning.
+		_ = x.lease.SetWriteDeadline(past)
+	}
 	x.unread = x.body.Stop() || x.body.State() == upload.Unseen && x.Request.ContentLength != 0
 	x.Received += x.body.Received()
 	if end := x.body.End(); !end.IsZero() {
