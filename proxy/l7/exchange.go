@@ -286,6 +286,15 @@ func (x *exchange) moments(attempt time.Time) clock.Moments {
 	return clock.Moments{Begin: x.Start, End: x.body.End(), Attempt: attempt, Heard: x.heard}
 }
 
+// deadline is when the first of the clocks that run will have run out; the zero
+// time for never.
+func (x *exchange) deadline(attempt time.Time) time.Time {
+	if !x.limits.Any() {
+		return time.Time{}
+	}
+	return x.limits.Deadline(x.moments(attempt))
+}
+
 // bound sets the deadline for reading s to when a clock may have run out.
 func (x *exchange) bound(s upstream.Stream, attempt time.Time) {
 	if x.limits.Any() {

@@ -152,7 +152,7 @@ func (x *exchange) attempt() *fault.Fault {
 	if d := x.limits.Duration; d > 0 {
 		x.pick.Deadline = x.Start.Add(d)
 	}
-	x.pick.Until = x.limits.Deadline(x.moments(begin))
+	x.pick.Until = x.deadline(begin)
 	host, f := x.cluster.Pick(&x.pick)
 	if f != nil {
 		return f
@@ -223,12 +223,15 @@ func (x *exchange) tell(host *upstream.Host) {
 // exchangeHeads sends the request and reads heads until the final one.
 func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.Fault {
 	x.Mark(filter.UpstreamTxBegin)
-	headed, sendErr := x.body.Send(lease.Stream)
+	headed, sendErr := x.body.Send(lease.Stream, x.deadline(begin))
 	if sendErr != nil && !headed {
+		if f := x.over(begin); f != nil && isTimeout(sendErr) && x.Cancelled() == nil {
+			return f
+		}
 		return x.streamFault(lease, sendErr)
 	}
 	// A server may answer, and close, before it has read all of the request: what
-	// it says counts for more than that writing failed.
+	// it says counts for more than that writing failed, or took too long.
 	for {
 		x.bound(lease.Stream, begin)
 		err := lease.ReadHead(&x.Response)

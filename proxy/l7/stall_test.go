@@ -19,6 +19,7 @@ import (
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
 
+	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
@@ -115,6 +116,38 @@ func TestEarlyResponseOfWhoReadsNoMore(t *testing.T) {
 		}
 		r.settled()
 	}
+}
+
+// The clocks count while a request is written to an endpoint that does not take
+// it, and what they end is tried again.
+func TestTimeoutsWhileWriting(t *testing.T) {
+	limit := soon
+	r := newRig(t, func(s *setup) {
+		s.specs = append(s.specs, cluster("b", upstream.HTTP2, miser(t, 0)))
+		s.routes = append(s.routes,
+			to("/total", "b", func(f *route.Forward) { f.Timeout = soon }),
+			to("/try", "b", retry("gateway-error", 1, func(p *route.Retry) { p.PerTry = soon })),
+			to("/stream", "b", func(f *route.Forward) { f.Stream = &route.StreamLimit{Max: &limit} }))
+	})
+	coming, end := io.Pipe()
+	defer end.Close()
+	go func() { _, _ = io.WriteString(end, "hello") }()
+	for i, k := range []struct {
+		path string
+		body io.Reader
+		log  string
+	}{
+		{"/total", strings.NewReader("hello"), "504|UT|response_timeout|1|5|"},
+		{"/try", strings.NewReader("hello"), "504|URX,UT|upstream_per_try_timeout|2|5|"},
+		{"/stream", strings.NewReader("hello"), "504|-|max_duration_timeout|1|5|"},
+		{"/stream", coming, "408|-|max_duration_timeout|1|5|"},
+	} {
+		resp, _ := do(t, client(t, false), r.request("POST", k.path, k.body))
+		if line := r.logged(i + 1)[i]; fmt.Sprint(resp.StatusCode) != k.log[:3] || !strings.HasPrefix(line, k.log) {
+			t.Errorf("%s: %d, log %q, want %s", k.path, resp.StatusCode, line, k.log)
+		}
+	}
+	r.settled()
 }
 
 // endless is a body of no end.

@@ -225,12 +225,19 @@ func (u *Body) Unpin() {
 
 // Send writes the request, head and what there is of its body, to a new attempt.
 // If it fails before the head was written, nothing can be read from s either.
-func (u *Body) Send(s upstream.Stream) (headed bool, err error) {
+// until bounds the writing, but not that of what is still to come; the zero time is no bound.
+func (u *Body) Send(s upstream.Stream, until time.Time) (headed bool, err error) {
+	if !until.IsZero() {
+		_ = s.SetWriteDeadline(until)
+	}
 	if err := s.WriteHead(u.r, u.state == None); err != nil {
 		return false, err
 	}
 	switch u.state {
-	case None, Tunnelled:
+	case None:
+		return true, nil
+	case Tunnelled:
+		unbound(s, until)
 		return true, nil
 	case Small:
 		if _, err := s.Write(u.buf); err != nil {
@@ -249,8 +256,16 @@ func (u *Body) Send(s upstream.Stream) (headed bool, err error) {
 	if err := s.Flush(); err != nil {
 		return true, err
 	}
+	unbound(s, until)
 	u.attach(s, len(have))
 	return true, nil
+}
+
+// unbound lifts the bound of Send.
+func unbound(s upstream.Stream, until time.Time) {
+	if !until.IsZero() {
+		_ = s.SetWriteDeadline(time.Time{})
+	}
 }
 
 // attach has the pump send what comes to s, which has got sent bytes of buf.

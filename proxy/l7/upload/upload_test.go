@@ -146,7 +146,7 @@ func pumped(t *testing.T, limit int64) (*Body, *source, *exchange) {
 
 func send(t *testing.T, u *Body, to *target) {
 	t.Helper()
-	if _, err := u.Send(to); err != nil {
+	if _, err := u.Send(to, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 }
