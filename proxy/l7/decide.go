@@ -44,6 +44,7 @@ func (x *exchange) match() {
 	}
 	h := x.site.http
 	x.limits.Set(x.Request, clock.Caller{GRPC: x.GRPC, Internal: x.Internal, Expected: h.Router.RespectExpected}, h.MaxStreamDuration, d.Route.Forward)
+	put(&x.lastsUntil, x.limits.Duration)
 }
 
 // admit runs the filter chain.

@@ -37,6 +37,8 @@ type exchange struct {
 
 	progress   atomic.Uint32 // moves whenever bytes do
 	idleLimit  atomic.Int64  // stream idle timeout; 0: none
+	lastsUntil atomic.Int64  // when the clocks Duration
+	totalUntil atomic.Int64  // and Total run out, since Start; 0: they do not run
 	isTunnel   atomic.Bool   // the client may end its side and go on reading
 	head       atomic.Uint32 // of an HTTP/1 request: headDone, headComing or headLate
 	nextOfConn *exchange     // guarded by connection.mu, as what the sweeper saw is
@@ -157,6 +159,8 @@ func (x *exchange) release() {
 	clear(x.tried[:])
 	x.record = accesslog.Record{}
 	x.idleLimit.Store(0)
+	put(&x.lastsUntil, 0)
+	put(&x.totalUntil, 0)
 	x.isTunnel.Store(false)
 	x.Exchange.Reset()
 	exchanges.Put(x)
@@ -270,6 +274,20 @@ func (x *exchange) Done() <-chan struct{} {
 
 // Moved notes that bytes have moved.
 func (x *exchange) Moved() { x.progress.Add(1) }
+
+// Arrived notes that the whole request has come, from which on Total counts.
+func (x *exchange) Arrived(at time.Time) {
+	if d := x.limits.Total; d > 0 {
+		x.totalUntil.Store(int64(at.Sub(x.Start) + d))
+	}
+}
+
+// put is a Store that costs nothing where it changes nothing.
+func put(a *atomic.Int64, d time.Duration) {
+	if a.Load() != int64(d) {
+		a.Store(int64(d))
+	}
+}
 
 var (
 	_ filter.Holder   = (*exchange)(nil)

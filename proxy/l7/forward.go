@@ -259,10 +259,13 @@ func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.
 // relayInterim passes an informational response on.
 func (x *exchange) relayInterim() *fault.Fault {
 	x.Moved()
-	if x.down.WriteHead(&x.Response, false) != nil {
-		return upload.ClientGone
+	if x.down.WriteHead(&x.Response, false) == nil {
+		return nil
 	}
-	return nil
+	if f := x.Cancelled(); f != nil {
+		return f
+	}
+	return upload.ClientGone
 }
 
 // streamFault tells what an error of the attempt's stream means.

@@ -41,6 +41,7 @@ func (x *exchange) prepare() *fault.Fault {
 		x.idleLimit.Store(int64(t))
 	}
 	x.limits.Duration = h.MaxStreamDuration
+	put(&x.lastsUntil, x.limits.Duration)
 	return nil
 }
 

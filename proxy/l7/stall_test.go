@@ -150,6 +150,65 @@ func TestTimeoutsWhileWriting(t *testing.T) {
 	r.settled()
 }
 
+// The clocks count while the client does not read, though not to the millisecond.
+func TestTimeoutsWhileTheClientDoesNotRead(t *testing.T) {
+	limit := 6 * soon
+	for protocol, two := range map[upstream.Protocol]bool{upstream.HTTP1: false, upstream.HTTP2: true} {
+		r := newRig(t, func(s *setup) {
+			s.specs = append(s.specs, cluster("b", protocol, backend(t, func(w http.ResponseWriter, r *http.Request) {
+				_, _ = io.Copy(w, endless{})
+			})))
+			s.routes = append(s.routes,
+				to("/stream", "b", func(f *route.Forward) { f.Stream = &route.StreamLimit{Max: &limit} }),
+				to("/total", "b", func(f *route.Forward) { f.Timeout = limit }))
+		})
+		for i, k := range []struct{ path, log string }{
+			{"/stream", "200|-|max_duration_timeout|1|0|"},
+			{"/total", "200|UT|response_timeout|1|0|"},
+		} {
+			resp, err := client(t, two).Do(r.request("GET", k.path, nil))
+			if err != nil {
+				t.Fatal(k.path, err)
+			}
+			if line := r.logged(i + 1)[i]; !strings.HasPrefix(line, k.log) {
+				t.Errorf("%s: log %q, want %s", k.path, line, k.log)
+			}
+			if _, err := io.Copy(io.Discard, resp.Body); err == nil {
+				t.Errorf("%s: a response that was broken off looks complete", k.path)
+			}
+			_ = resp.Body.Close()
+		}
+		r.settled()
+	}
+}
+
+// A stream's duration counts while its request comes, waited for or not.
+func TestDurationWhileTheRequestComes(t *testing.T) {
+	limit := soon
+	r := newRig(t, func(s *setup) {
+		s.specs = append(s.specs, cluster("b", upstream.HTTP1, backend(t, echo)))
+		s.routes = append(s.routes, to("/", "b", func(f *route.Forward) { f.Stream = &route.StreamLimit{Max: &limit} }))
+	})
+	for i, k := range []struct {
+		length int
+		log    string
+	}{
+		{10, "408|-|max_duration_timeout|0|1|"},
+		{100_000, "408|-|max_duration_timeout|1|1|"},
+	} {
+		c := r.dial()
+		_, _ = fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\nx", k.length)
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil || resp.StatusCode != 408 {
+			t.Fatalf("of %d bytes: %v %v", k.length, resp, err)
+		}
+		if line := r.logged(i + 1)[i]; !strings.HasPrefix(line, k.log) {
+			t.Errorf("of %d bytes: log %q, want %s", k.length, line, k.log)
+		}
+	}
+	r.settled()
+}
+
 // endless is a body of no end.
 type endless struct{}
 

@@ -13,14 +13,16 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/clock"
 	"github.com/meltemi/meltemi/proxy/l7/hangup"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 )
 
 // A sweeper looks at all connections from outside, every so often. What it
 // finds out would otherwise cost each exchange a timer or a goroutine: idle
-// connections, idle streams, clients that have gone while their exchange waits,
-// draining. It is late by one or two rounds, so short timeouts are not its own.
+// connections, idle streams, clients that have gone, or do not send or read,
+// while their exchange waits, draining. It is late by one or two rounds, so short
+// timeouts are not its own.
 type sweeper struct {
 	every time.Duration
 	tick  func(time.Time)
@@ -249,7 +251,7 @@ func (c *connection) boundHeadLocked(now time.Time) {
 	}
 }
 
-// look ends x if nothing has moved for too long.
+// look ends x if nothing has moved for too long, or if it outlasts its clocks.
 func (x *exchange) look(now time.Time) {
 	limit := time.Duration(x.idleLimit.Load())
 	if p := x.progress.Load(); p != x.seen || x.seenAt.IsZero() {
@@ -258,6 +260,26 @@ func (x *exchange) look(now time.Time) {
 	if limit > 0 && now.Sub(x.seenAt) >= limit {
 		x.Cancel(streamIdle)
 	}
+	if f := x.overdue(now); f != nil {
+		x.Cancel(f)
+	}
+}
+
+// overdue returns the fault of a clock that ran out a round ago, or nil. Who
+// waits for the endpoint has ended by itself then; this is for who waits for the
+// client, to send or to read. A tunnel has no clocks.
+func (x *exchange) overdue(now time.Time) *fault.Fault {
+	lasts, total := time.Duration(x.lastsUntil.Load()), time.Duration(x.totalUntil.Load())
+	if lasts <= 0 && total <= 0 || x.isTunnel.Load() {
+		return nil
+	}
+	switch since := now.Sub(x.Start) - x.conn.server.sweeper.every; {
+	case lasts > 0 && since >= lasts:
+		return clock.DurationOver
+	case total > 0 && since >= total:
+		return clock.TotalOver
+	}
+	return nil
 }
 
 // hangUpLocked ends a connection that nothing is under way on.

@@ -30,7 +30,8 @@ type Source interface {
 	SetReadDeadline(t time.Time) error
 }
 
-// An Exchange is what a Body is a part of. Its methods are called from the pump.
+// An Exchange is what a Body is a part of. Its methods are called from the pump,
+// Arrived from Collect, too, and with the Body's lock held.
 type Exchange interface {
 	// Cancel ends the exchange because of f.
 	Cancel(f *fault.Fault)
@@ -38,6 +39,8 @@ type Exchange interface {
 	Cancelled() *fault.Fault
 	// Moved notes that bytes have moved.
 	Moved()
+	// Arrived notes that the whole request had come at that time.
+	Arrived(at time.Time)
 }
 
 // A Body is a request's body on its way.
@@ -124,10 +127,12 @@ func (u *Body) Collect(src Source, r *message.Request, start time.Time, within t
 	u.limit = int(min(limit, 1<<30))
 	switch {
 	case tunnel:
-		u.state, u.at, u.eof = Tunnelled, start, true
+		u.state = Tunnelled
+		u.arrived(start)
 		return nil
 	case r.ContentLength == 0:
-		u.state, u.at, u.eof = None, start, true
+		u.state = None
+		u.arrived(start)
 		return nil
 	}
 	u.pooled = bodies.Get().(*[]byte)
@@ -175,10 +180,15 @@ func (u *Body) gather() error {
 
 // finishReading notes the end of the body. u.mu is held, or nobody else is there.
 func (u *Body) finishReading() {
-	u.eof, u.at = true, time.Now()
+	u.arrived(time.Now())
 	if t := u.src.Trailer(); t != nil && t.Len() > 0 {
 		u.trailer = t
 	}
+}
+
+func (u *Body) arrived(at time.Time) {
+	u.eof, u.at = true, at
+	u.x.Arrived(at)
 }
 
 // State returns what is known of the body.

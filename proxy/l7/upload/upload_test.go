@@ -117,7 +117,8 @@ func (x *exchange) Cancelled() *fault.Fault {
 	defer x.mu.Unlock()
 	return x.gone
 }
-func (x *exchange) Moved() {}
+func (x *exchange) Moved()            {}
+func (x *exchange) Arrived(time.Time) {}
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
