@@ -247,6 +247,10 @@ func (x *exchange) Hold(d time.Duration) *fault.Fault {
 	if d <= 0 {
 		return x.Cancelled()
 	}
+	clocks := x.limits.Whole()
+	if at := clocks.Deadline(x.moments(time.Time{})); !at.IsZero() {
+		d = min(d, time.Until(at))
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -256,7 +260,7 @@ func (x *exchange) Hold(d time.Duration) *fault.Fault {
 	if f := x.Cancelled(); f != nil {
 		return f
 	}
-	return x.over(time.Time{})
+	return clocks.Over(time.Now(), x.moments(time.Time{}))
 }
 
 // Done returns a channel that is closed when x is cancelled; see upstream.Caller.

@@ -127,6 +127,7 @@ func TestTimeoutsWhileWriting(t *testing.T) {
 		s.routes = append(s.routes,
 			to("/total", "b", func(f *route.Forward) { f.Timeout = soon }),
 			to("/try", "b", retry("gateway-error", 1, func(p *route.Retry) { p.PerTry = soon })),
+			to("/idle", "b", retry("gateway-error", 1, func(p *route.Retry) { p.PerTryIdle = soon })),
 			to("/stream", "b", func(f *route.Forward) { f.Stream = &route.StreamLimit{Max: &limit} }))
 	})
 	coming, end := io.Pipe()
@@ -139,6 +140,7 @@ func TestTimeoutsWhileWriting(t *testing.T) {
 	}{
 		{"/total", strings.NewReader("hello"), "504|UT|response_timeout|1|5|"},
 		{"/try", strings.NewReader("hello"), "504|URX,UT|upstream_per_try_timeout|2|5|"},
+		{"/idle", strings.NewReader("hello"), "504|URX,UT|upstream_per_try_idle_timeout|2|5|"},
 		{"/stream", strings.NewReader("hello"), "504|-|max_duration_timeout|1|5|"},
 		{"/stream", coming, "408|-|max_duration_timeout|1|5|"},
 	} {

@@ -192,6 +192,29 @@ func TestFaultDelayEndsWithItsClient(t *testing.T) {
 	}
 }
 
+// What waits on purpose waits no longer than the exchange may last.
+func TestWaitingEndsWithTheClocks(t *testing.T) {
+	limit := soon
+	all := route.Fraction{Of: 100, Per: 100}
+	backing := newRig(t, func(s *setup) {
+		h, _ := failing(99)
+		s.specs = append(s.specs, cluster("b", upstream.HTTP1, backend(t, h)))
+		s.routes = append(s.routes, to("/", "b", retry("5xx", 1, func(p *route.Retry) { p.Base, p.Max = time.Hour, time.Hour }),
+			func(f *route.Forward) { f.Timeout = soon }))
+	})
+	held := newRig(t, func(s *setup) {
+		s.entries = append(s.entries, filter.Entry{Name: "fault", Filter: stock.NewFault(&stock.Injection{Delay: time.Hour, DelayShare: all, GRPC: -1})})
+		s.specs = append(s.specs, cluster("b", upstream.HTTP1, backend(t, echo)))
+		s.routes = append(s.routes, to("/", "b", func(f *route.Forward) { f.Stream = &route.StreamLimit{Max: &limit} }))
+	})
+	for r, want := range map[*rig]string{backing: "504|UT|response_timeout|1|", held: "408|DI|max_duration_timeout|0|"} {
+		r.get("/")
+		if line := r.logged(1)[0]; !strings.HasPrefix(line, want) {
+			t.Errorf("log %q, want %s", line, want)
+		}
+	}
+}
+
 func active(r *rig) int64 {
 	_, n := r.server.stats.Get("test").Active()
 	return n

@@ -139,6 +139,9 @@ func (l *Limits) CallerLeft(begin, now time.Time) bool {
 // Any says whether some clock runs.
 func (l *Limits) Any() bool { return l.Duration > 0 || l.Total > 0 || l.PerTry > 0 || l.TryIdle > 0 }
 
+// Whole returns the limits that hold while no attempt is under way.
+func (l *Limits) Whole() Limits { return Limits{Duration: l.Duration, Total: l.Total} }
+
 // Moments are when an exchange's clocks were started.
 type Moments struct {
 	Begin   time.Time // the request's head came
