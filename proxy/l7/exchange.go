@@ -136,7 +136,7 @@ func (x *exchange) abandon() {
 		lease.Abort(codeCancel)
 		x.body.Stop()
 		x.body.Detach()
-		lease.Done(upstream.Outcome{})
+		lease.Done(upstream.Outcome{Kept: true})
 	}
 	x.body.Stop()
 	x.leaveRetry()

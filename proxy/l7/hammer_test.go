@@ -176,6 +176,45 @@ func TestStorageOfADefectIsNotUsedAgain(t *testing.T) {
 	}
 }
 
+// A responseHoarder panics, and leaves somebody behind who holds the response.
+type responseHoarder struct {
+	filter.Pass
+	held chan string
+}
+
+func (h *responseHoarder) OnResponse(x *filter.Exchange) {
+	if x.Request.Header.Has("x-defect") {
+		h.held <- x.Response.Header.Get("x-answer")
+		panic("defect of a filter")
+	}
+}
+
+// What an endpoint said to an exchange that met a defect stays as it was.
+func TestResponseOfADefectIsNotUsedAgain(t *testing.T) {
+	pairs(t, func(t *testing.T, two bool, protocol upstream.Protocol) {
+		h := &responseHoarder{held: make(chan string, 1)}
+		r := newRig(t, func(s *setup) {
+			s.specs = append(s.specs, cluster("b", protocol, backend(t, func(w http.ResponseWriter, r *http.Request) {
+				w.Header().Set("x-answer", r.URL.Path)
+			})))
+			s.entries = []filter.Entry{{Name: "hoarder", Filter: h}}
+			s.routes = append(s.routes, to("/", "b"))
+		})
+		var held []string
+		for i := range 20 {
+			_, _ = client(t, two).Do(r.request("GET", fmt.Sprintf("/defect/%02d", i), nil, "x-defect", fmt.Sprint(i)))
+			held = append(held, <-h.held)
+			r.settled()
+			do(t, client(t, two), r.request("GET", "/another/request/of/more/bytes", nil))
+		}
+		for i, got := range held {
+			if want := fmt.Sprintf("/defect/%02d", i); got != want {
+				t.Errorf("the field %s has become %q", want, got)
+			}
+		}
+	})
+}
+
 func TestDefectEndsOneExchangeOnly(t *testing.T) {
 	b := &bomb{}
 	r := newRig(t, func(s *setup) {

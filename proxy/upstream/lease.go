@@ -92,7 +92,8 @@ func (l *Lease) Done(o Outcome) {
 	h.stats.Active.Add(-1)
 	c.stats.RequestActive.Add(-1)
 	if l.single != nil {
-		h.pool.returnSingle(l.single, o.Reusable)
+		l.single.kept = o.Kept
+		h.pool.returnSingle(l.single, o.Reusable && !o.Kept)
 	} else {
 		h.pool.returnMuxed(l)
 	}

@@ -33,6 +33,7 @@ type Outcome struct {
 	Fault    *fault.Fault // why there was none, or nil
 	Reusable bool         // the connection may serve another exchange
 	GRPC     bool         // Status was mapped from grpc-status
+	Kept     bool         // somebody may look at the response still: its storage, and the connection, serve no other
 }
 
 // observe feeds the result of one attempt to statistics and outlier detection.

@@ -21,6 +21,7 @@ type single struct {
 	born   time.Time
 	served uint32
 	lease  Lease // of the exchange in hand
+	kept   bool  // its buffers are left to who holds strings of the response
 
 	// While it is idle, guarded by the pool's lock.
 	since   time.Time // when it became so
@@ -216,7 +217,9 @@ func (p *pool) handOn(one *single, now time.Time) {
 // close ends the connection. It is in nobody's hands but the caller's.
 func (one *single) close() {
 	_ = one.conn.Close() // nothing is to be saved
-	one.conn.Release()
+	if !one.kept {
+		one.conn.Release()
+	}
 	one.host.countHangup(one.stats)
 	one.host.pool.forget(one.part, one.limits)
 }
