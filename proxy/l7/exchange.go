@@ -71,7 +71,7 @@ type way struct {
 	limits   clock.Limits
 	heard    time.Time // of the endpoint last; kept only if a clock asks
 	pick     upstream.Request
-	lease    *upstream.Lease // of the response that is relayed; held until finish
+	lease    *upstream.Lease // of the attempt under way, or of the response that is relayed: then held until finish
 	outcome  upstream.Outcome
 	span     *trace.Span // of the attempt; nil: none
 	cookie   string      // to set, from the hash policy

@@ -165,6 +165,7 @@ func (x *exchange) attempt() *fault.Fault {
 		x.endAttempt(f)
 		return f
 	}
+	x.lease, x.outcome = lease, upstream.Outcome{} // at once, for abandon to find it
 	x.Upstream.Local, x.Upstream.Version, x.Upstream.TLS, x.Upstream.Failure = lease.LocalAddr(), lease.Version(), lease.TLS(), ""
 	x.reused, x.heard = lease.Reused(), time.Time{}
 	x.Mark(filter.ConnectEnd)
@@ -176,7 +177,6 @@ func (x *exchange) attempt() *fault.Fault {
 		x.giveUp(lease, f)
 		return f
 	}
-	x.lease, x.outcome = lease, upstream.Outcome{}
 	return nil
 }
 
@@ -283,6 +283,7 @@ func (x *exchange) giveUp(lease *upstream.Lease, f *fault.Fault) {
 	lease.Abort(codeCancel)
 	x.body.Detach()
 	x.Response.Reset()
+	x.lease = nil
 	lease.Done(upstream.Outcome{Fault: f})
 }
 
@@ -299,7 +300,6 @@ func (x *exchange) endAttempt(f *fault.Fault) {
 // of it that has come already is read, so that the connection can be kept.
 func (x *exchange) discard() {
 	lease := x.lease
-	x.lease = nil
 	o := upstream.Outcome{}
 	o.Status, o.GRPC = outcomeStatus(&x.Response)
 	x.endAttempt(nil)
@@ -312,6 +312,7 @@ func (x *exchange) discard() {
 	}
 	x.body.Detach()
 	x.Response.Reset()
+	x.lease = nil
 	lease.Done(o)
 }
 

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
@@ -17,6 +18,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/route"
@@ -213,6 +216,48 @@ func TestResponseOfADefectIsNotUsedAgain(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A trap is a client's stream that panics at the first head.
+type trap struct{ Downstream }
+
+func (trap) WriteHead(*message.Response, bool) error { panic("defect of a codec") }
+func (trap) Abort(uint32)                            {}
+
+// What an attempt has taken is given back, even if it has no response yet.
+func TestDefectDuringAnAttempt(t *testing.T) {
+	for _, protocol := range []upstream.Protocol{upstream.HTTP1, upstream.HTTP2} {
+		gone := make(chan struct{})
+		r := newRig(t, func(s *setup) {
+			s.specs = append(s.specs, cluster("b", protocol, backend(t, func(w http.ResponseWriter, r *http.Request) {
+				w.WriteHeader(http.StatusEarlyHints)
+				<-r.Context().Done()
+				close(gone)
+			})))
+			s.routes = append(s.routes, to("/", "b"))
+		})
+		near, far := net.Pipe()
+		defer far.Close()
+		st, err := r.server.enter(r.http)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := newConnection(r.server, st, near, new(filter.Conn), func() *config.HTTP { return r.http }, nil, nil)
+		x := take()
+		x.down = trap{}
+		if !x.start(c, &message.Request{Method: "GET", Scheme: "http", Authority: "a", Path: "/"}) {
+			t.Fatal("no exchange begins")
+		}
+		func() {
+			defer c.recoverPanic(x)
+			x.conduct()
+		}()
+		if !x.abandoned {
+			t.Error("there was no defect")
+		}
+		r.settled()
+		<-gone
+	}
 }
 
 func TestDefectEndsOneExchangeOnly(t *testing.T) {

@@ -205,7 +205,6 @@ func (x *exchange) endLease() {
 	if lease == nil {
 		return
 	}
-	x.lease = nil
 	x.endAttempt(x.outcome.Fault)
 	_ = x.setStream(nil)
 	if !x.body.Complete() {
@@ -215,6 +214,7 @@ func (x *exchange) endLease() {
 		lease.Abort(codeCancel)
 	}
 	x.body.Detach()
+	x.lease = nil
 	lease.Done(x.outcome)
 }
 
