@@ -286,6 +286,15 @@ func (x *exchange) Arrived(at time.Time) {
 	}
 }
 
+// Defect ends x because the goroutine that sends its request upstream panicked.
+func (x *exchange) Defect(panicked any) {
+	x.conn.reportDefect(panicked)
+	x.Cancel(defect)
+}
+
+// defect is why an exchange ends for which somebody else has panicked.
+var defect = &fault.Fault{Side: fault.Mesh, Kind: fault.Internal, Details: "internal_error", Hint: "this is a defect of the proxy; its log has the stack"}
+
 // put is a Store that costs nothing where it changes nothing.
 func put(a *atomic.Int64, d time.Duration) {
 	if a.Load() != int64(d) {

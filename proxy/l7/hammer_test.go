@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -236,13 +237,7 @@ func TestDefectDuringAnAttempt(t *testing.T) {
 			})))
 			s.routes = append(s.routes, to("/", "b"))
 		})
-		near, far := net.Pipe()
-		defer far.Close()
-		st, err := r.server.enter(r.http)
-		if err != nil {
-			t.Fatal(err)
-		}
-		c := newConnection(r.server, st, near, new(filter.Conn), func() *config.HTTP { return r.http }, nil, nil)
+		c := r.connection()
 		x := take()
 		x.down = trap{}
 		if !x.start(c, &message.Request{Method: "GET", Scheme: "http", Authority: "a", Path: "/"}) {
@@ -258,6 +253,65 @@ func TestDefectDuringAnAttempt(t *testing.T) {
 		r.settled()
 		<-gone
 	}
+}
+
+// A badSource is a client's stream that panics when its request is read.
+type badSource struct {
+	trap
+	reads  int
+	status int
+}
+
+func (b *badSource) Read([]byte) (int, error) {
+	if b.reads++; b.reads == 1 {
+		return 0, os.ErrDeadlineExceeded // nothing has come
+	}
+	panic("defect of a codec")
+}
+
+func (b *badSource) WriteHead(resp *message.Response, _ bool) error {
+	b.status = resp.Status
+	return nil
+}
+func (*badSource) SetReadDeadline(time.Time) error  { return nil }
+func (*badSource) SetWriteDeadline(time.Time) error { return nil }
+
+// The request's body is sent by a goroutine of its own; a panic there ends no
+// more than the exchange, too.
+func TestDefectOfTheUpload(t *testing.T) {
+	r := newRig(t, func(s *setup) {
+		h, _, _ := stuck(t)
+		s.specs = append(s.specs, cluster("b", upstream.HTTP1, backend(t, h)))
+		s.routes = append(s.routes, to("/", "b", retry("5xx,reset", 1)))
+	})
+	c := r.connection()
+	bad := &badSource{}
+	x := take()
+	x.down = bad
+	if !x.start(c, &message.Request{Method: "POST", Scheme: "http", Authority: "a", Path: "/", ContentLength: message.LengthUnknown}) {
+		t.Fatal("no exchange begins")
+	}
+	x.conduct()
+	x.end()
+	if bad.status != 500 {
+		t.Errorf("status %d, want 500", bad.status)
+	}
+	if line := r.logged(1)[0]; !strings.HasPrefix(line, "500|-|internal_error|1|") {
+		t.Errorf("log %q", line)
+	}
+	r.settled()
+}
+
+// connection is one whose exchanges the test conducts itself.
+func (r *rig) connection() *connection {
+	r.t.Helper()
+	near, far := net.Pipe()
+	r.t.Cleanup(func() { _ = far.Close() })
+	st, err := r.server.enter(r.http)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return newConnection(r.server, st, near, new(filter.Conn), func() *config.HTTP { return r.http }, nil, nil)
 }
 
 func TestDefectEndsOneExchangeOnly(t *testing.T) {

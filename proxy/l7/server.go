@@ -160,10 +160,14 @@ func (c *connection) recoverPanic(x *exchange) {
 	if p == nil {
 		return
 	}
-	c.server.cfg.Log.Error("defect while serving a connection", "connection", c.facts.ID, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	c.reportDefect(p)
 	if x != nil {
 		x.abandon()
 	}
+}
+
+func (c *connection) reportDefect(panicked any) {
+	c.server.cfg.Log.Error("defect while serving a connection", "connection", c.facts.ID, "panic", fmt.Sprint(panicked), "stack", string(debug.Stack()))
 }
 
 // version finds out which HTTP version the client speaks. It returns the bytes

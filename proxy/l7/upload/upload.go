@@ -41,6 +41,8 @@ type Exchange interface {
 	Moved()
 	// Arrived notes that the whole request had come at that time.
 	Arrived(at time.Time)
+	// Defect ends the exchange because the pump has met one, with this panic.
+	Defect(panicked any)
 }
 
 // A Body is a request's body on its way.
@@ -64,7 +66,7 @@ type Body struct {
 	sent     int             // of buf, to target
 	ended    bool            // target has got the end
 	broken   bool            // target takes no more
-	writing  bool            // the pump is inside target.Write or Finish
+	writing  bool            // the pump is inside one of target's methods
 	keep     bool            // buf has all that came
 	pinned   bool            // and goes on having it, for the attempt that follows
 	eof      bool            // all has come
@@ -288,7 +290,7 @@ func (u *Body) attach(s upstream.Stream, sent int) {
 		if u.within > 0 {
 			_ = u.src.SetReadDeadline(u.start.Add(u.within))
 		}
-		go u.pump()
+		go u.run()
 	}
 	u.cond.Broadcast()
 }
@@ -334,10 +336,25 @@ func (u *Body) Stop() (unread bool) {
 	return !u.eof
 }
 
-// pump moves the body until Stop.
+// run is the pump's goroutine. A panic in it is the end of its exchange, not of
+// all that the process serves.
+func (u *Body) run() {
+	defer close(u.done)
+	defer func() {
+		if p := recover(); p != nil {
+			u.pooled = nil // somebody may hold it
+			u.x.Defect(p)
+		}
+	}()
+	u.pump()
+}
+
+// pump moves the body until Stop. What it calls leaves the lock held, by a panic, too.
 func (u *Body) pump() {
-	scratch := scratches.Get().(*[scratchSize]byte)
 	u.mu.Lock()
+	defer u.mu.Unlock()
+	defer u.haltLocked()
+	scratch := scratches.Get().(*[scratchSize]byte)
 	for !u.stopped {
 		switch {
 		case u.target != nil && !u.broken && u.sent < len(u.buf):
@@ -350,9 +367,13 @@ func (u *Body) pump() {
 			u.cond.Wait()
 		}
 	}
-	u.mu.Unlock()
-	scratches.Put(scratch)
-	close(u.done)
+	scratches.Put(scratch) // nor this after a panic
+}
+
+// haltLocked notes that the pump moves nothing any more.
+func (u *Body) haltLocked() {
+	u.stopped, u.broken, u.writing = true, true, false
+	u.cond.Broadcast()
 }
 
 // mayReadLocked says whether there is room for more of the body.
@@ -369,38 +390,39 @@ func (u *Body) mayReadLocked() bool {
 	return u.target != nil && !u.broken
 }
 
-// pushLocked writes p, which is the unsent part of buf, to the target.
-func (u *Body) pushLocked(p []byte) {
+// doLocked does f to the target, which nobody takes away meanwhile, and says
+// whether that went well and it is the target still. That it failed the exchange
+// learns from reading.
+func (u *Body) doLocked(f func(t upstream.Stream) error) bool {
 	t := u.target
 	u.writing = true
-	u.mu.Unlock()
-	_, err := t.Write(p)
-	u.mu.Lock()
-	u.writtenLocked(t, err)
-	if err == nil && u.target == t {
-		u.sent += len(p)
-	}
-}
-
-func (u *Body) endLocked() {
-	t := u.target
-	u.writing = true
-	u.mu.Unlock()
-	err := t.Finish(u.trailer)
-	u.mu.Lock()
-	u.writtenLocked(t, err)
-	if err == nil && u.target == t {
-		u.ended = true
-	}
-}
-
-// writtenLocked ends a write. That it failed the exchange learns from reading.
-func (u *Body) writtenLocked(t upstream.Stream, err error) {
+	err := u.unlocked(func() error { return f(t) })
 	u.writing = false
 	if err != nil && u.target == t {
 		u.broken = true
 	}
 	u.cond.Broadcast()
+	return err == nil && u.target == t
+}
+
+// unlocked calls f without the lock.
+func (u *Body) unlocked(f func() error) error {
+	u.mu.Unlock()
+	defer u.mu.Lock()
+	return f()
+}
+
+// pushLocked writes p, which is the unsent part of buf, to the target.
+func (u *Body) pushLocked(p []byte) {
+	if u.doLocked(func(t upstream.Stream) error { _, err := t.Write(p); return err }) {
+		u.sent += len(p)
+	}
+}
+
+func (u *Body) endLocked() {
+	if u.doLocked(func(t upstream.Stream) error { return t.Finish(u.trailer) }) {
+		u.ended = true
+	}
 }
 
 // pullLocked reads more of the body: into buf as long as it is kept, else
@@ -415,24 +437,19 @@ func (u *Body) pullLocked(scratch []byte) {
 		u.growLocked()
 		to = u.buf[len(u.buf):min(cap(u.buf), max(u.limit, len(u.buf)+1))]
 	}
-	t := u.target
-	u.writing = true // nobody may take the stream from under the flush
-	u.mu.Unlock()
-	if t != nil {
-		_ = t.Flush()
-	}
-	u.mu.Lock()
-	u.writtenLocked(t, nil)
-	u.mu.Unlock()
-	n, err := u.src.Read(to)
-	u.x.Moved()
-	u.mu.Lock()
+	u.doLocked(flush)
+	n := 0
+	err := u.unlocked(func() (err error) {
+		n, err = u.src.Read(to)
+		u.x.Moved()
+		return err
+	})
 	u.received += uint64(n)
 	switch {
 	case n > 0 && u.keep:
 		u.buf = u.buf[:len(u.buf)+n]
 	case n > 0 && u.target != nil && !u.broken:
-		u.writeThroughLocked(to[:n])
+		u.doLocked(func(t upstream.Stream) error { _, err := t.Write(to[:n]); return err })
 	}
 	switch {
 	case err == io.EOF:
@@ -440,19 +457,16 @@ func (u *Body) pullLocked(scratch []byte) {
 	case err != nil && !u.stopped:
 		u.stopped = true
 		f := u.clientFault(err)
-		u.mu.Unlock()
-		u.x.Cancel(f)
-		u.mu.Lock()
+		_ = u.unlocked(func() error { u.x.Cancel(f); return nil })
 	}
 }
 
-func (u *Body) writeThroughLocked(p []byte) {
-	t := u.target
-	u.writing = true
-	u.mu.Unlock()
-	_, err := t.Write(p)
-	u.mu.Lock()
-	u.writtenLocked(t, err)
+// flush sends what t has gathered, if there is a t. What fails is met again.
+func flush(t upstream.Stream) error {
+	if t != nil {
+		_ = t.Flush()
+	}
+	return nil
 }
 
 // growLocked makes room in buf. What it replaces may still be read by Send.

@@ -42,6 +42,8 @@ func (s *source) Read(p []byte) (int, error) {
 			n := copy(p, s.data)
 			s.data = s.data[n:]
 			return n, nil
+		case s.end == errPanic:
+			panic(s.end)
 		case s.end != nil:
 			return 0, s.end
 		case s.past:
@@ -81,6 +83,9 @@ type target struct {
 func (t *target) WriteHead(*message.Request, bool) error { return nil }
 func (t *target) Flush() error                           { return nil }
 func (t *target) Write(p []byte) (int, error) {
+	if t.fail == errPanic {
+		panic(t.fail)
+	}
 	if t.gate != nil {
 		<-t.gate
 	}
@@ -119,6 +124,9 @@ func (x *exchange) Cancelled() *fault.Fault {
 }
 func (x *exchange) Moved()            {}
 func (x *exchange) Arrived(time.Time) {}
+func (x *exchange) Defect(any)        { x.Cancel(defect) }
+
+var defect = &fault.Fault{Kind: fault.Internal}
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
@@ -294,6 +302,32 @@ func TestDetachWaitsForTheWriteUnderWay(t *testing.T) {
 	close(to.gate)
 	<-detached
 }
+
+// A panic of the pump ends its exchange, and keeps nobody waiting.
+func TestDefectOfThePump(t *testing.T) {
+	for name, spoil := range map[string]func(to *target, src *source){
+		"writing": func(to *target, src *source) { to.fail = errPanic },
+		"reading": func(to *target, src *source) { src.end = errPanic },
+	} {
+		t.Run(name, func(t *testing.T) {
+			u, src, x := pumped(t, 1<<20)
+			to := &target{}
+			spoil(to, src)
+			send(t, u, to)
+			src.put([]byte("x"), src.end)
+			eventually(t, "the exchange ends", func() bool { return x.Cancelled() == defect })
+			if u.Complete() {
+				t.Error("the request is taken to be complete")
+			}
+			u.Detach()
+			if !u.Stop() {
+				t.Error("the client is taken to have sent it all")
+			}
+		})
+	}
+}
+
+var errPanic = errors.New("defect of a codec")
 
 func TestClientThatGoes(t *testing.T) {
 	u, src, x := pumped(t, 1<<20)
