@@ -112,6 +112,9 @@ func TestGRPCDeadline(t *testing.T) {
 	for _, c := range []struct{ path, timeout, want string }{
 		{"/deadline", "20m", "4 downstream duration timeout"},
 		{"/honoured", "20m", "4 upstream request timeout"},
+		{"/deadline", "0m", "4 "},
+		{"/honoured", "0m", "4 "},
+		{"/timeout", "0m", "4 "}, // no clock runs for it, but nobody waits
 		{"/timeout", "20S", "14 upstream request timeout"},
 		{"/broken", "20m", "4 " + reset},
 		{"/broken", "20S", "14 " + reset},

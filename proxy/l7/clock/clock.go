@@ -64,7 +64,9 @@ func (l *Limits) Set(r *message.Request, caller Caller, manager time.Duration, f
 	asked, hasAsked := time.Duration(0), false
 	if caller.GRPC {
 		asked, hasAsked = parseGRPCTimeout(h.Get(grpcTimeout))
-		l.Caller = asked
+		if hasAsked {
+			l.Caller = max(asked, 1) // one that does not wait at all has said so
+		}
 	}
 	switch s := f.Stream; {
 	case s != nil:

@@ -40,6 +40,8 @@ func TestPrecedence(t *testing.T) {
 		{name: "gRPC, capped", f: route.Forward{MaxGRPCTimeout: ptr(s)}, fields: []string{"grpc-timeout", "2S"}, grpc: true, want: Limits{Caller: 2 * s, Total: s}},
 		{name: "gRPC, absent", f: route.Forward{Timeout: s, MaxGRPCTimeout: ptr(0)}, grpc: true},
 		{name: "gRPC with offset", f: route.Forward{MaxGRPCTimeout: ptr(0), GRPCOffset: s}, fields: []string{"grpc-timeout", "3S"}, grpc: true, want: Limits{Caller: 3 * s, Total: 2 * s}},
+		{name: "gRPC, no time at all", f: route.Forward{MaxGRPCTimeout: ptr(0)}, fields: []string{"grpc-timeout", "0m"}, grpc: true, want: Limits{Caller: 1, Total: 1}},
+		{name: "gRPC, rubbish", f: route.Forward{MaxGRPCTimeout: ptr(0)}, fields: []string{"grpc-timeout", "0"}, grpc: true},
 		{name: "not gRPC", f: route.Forward{Timeout: s, MaxGRPCTimeout: ptr(0)}, fields: []string{"grpc-timeout", "2S"}, want: Limits{Total: s}},
 		{name: "stream limit replaces the timeout", f: route.Forward{Timeout: s, Stream: &route.StreamLimit{Max: ptr(0), GRPCMax: ptr(0)}}, manager: s},
 		{name: "stream limit, gRPC", f: route.Forward{Stream: &route.StreamLimit{Max: ptr(0), GRPCMax: ptr(5 * s)}}, fields: []string{"grpc-timeout", "9S"}, grpc: true, want: Limits{Caller: 9 * s, Duration: 5 * s}},
