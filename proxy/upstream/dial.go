@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"net"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/meltemi/meltemi/proxy/fault"
@@ -113,6 +114,7 @@ func (p *pool) tlsFor(alpn []string, sni string) *tls.Config {
 			return s.config
 		}
 	}
+	sni = strings.Clone(sni) // it may point into a head that was read
 	config := base.Clone()
 	config.NextProtos = alpn
 	if sni != "" {

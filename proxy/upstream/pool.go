@@ -5,6 +5,7 @@ package upstream
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -98,7 +99,7 @@ func (p *pool) partLocked(v message.Version, sni string) *part {
 			return q
 		}
 	}
-	q := &part{version: v, sni: sni}
+	q := &part{version: v, sni: strings.Clone(sni)} // it may point into a head that was read
 	// A PROXY header names one client, so nobody else may use the connection.
 	q.orphan = len(p.parts) >= maxParts || p.host.transport.ProxyProtocol != 0
 	if !q.orphan {

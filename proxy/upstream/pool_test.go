@@ -12,6 +12,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/meltemi/meltemi/http1"
 	"github.com/meltemi/meltemi/http2"
@@ -310,6 +311,23 @@ func TestMissingSecretIsTold(t *testing.T) {
 	c, h := toOrigin(t, netip.MustParseAddrPort("127.0.0.1:1"), func(s *Spec) { s.Default.Broken = func() error { return missing } })
 	if _, f := c.Open(h, &Request{}); f == nil || f.Kind != fault.ConnectFailure || f.Side != fault.Mesh || !errors.Is(f, missing) {
 		t.Errorf("%v", f)
+	}
+}
+
+// A name that a client asked for points into what was read from it, and is soon another.
+func TestNamesAreKept(t *testing.T) {
+	o := newOrigin(t, nil)
+	c, h := toOrigin(t, o.addr(), nil)
+	head := []byte("a.test")
+	roundTrip(t, c, h, &Request{SNI: unsafe.String(&head[0], len(head))})
+	copy(head, "b.test")
+	roundTrip(t, c, h, &Request{SNI: "b.test"})
+	if n := o.count(); n != 2 {
+		t.Errorf("%d connections for two names", n)
+	}
+	roundTrip(t, c, h, &Request{SNI: "a.test"})
+	if n := o.count(); n != 2 {
+		t.Error("the connection for the first name is not found")
 	}
 }
 
