@@ -4,6 +4,8 @@
 package l7
 
 import (
+	"bufio"
+	"crypto/tls"
 	"io"
 	"net"
 	"net/http"
@@ -82,6 +84,66 @@ func TestQueueIsLeftInTime(t *testing.T) {
 			if line := r.logged(i + 1)[i]; !strings.HasPrefix(line, k.log) {
 				t.Errorf("%s: log %q", k.path, line)
 			}
+		}
+		pending(t, stats, 0)
+	})
+}
+
+// newVoid makes a rig whose only endpoint accepts connections and says nothing: its
+// TLS is waited for as long as connecting may take, which is longer than a test.
+func newVoid(t *testing.T, protocol upstream.Protocol) (*rig, *upstream.Stats) {
+	t.Helper()
+	addr := rawBackend(t, func(c net.Conn, in *bufio.Reader) { _, _ = io.Copy(io.Discard, in) })
+	r := newRig(t, func(s *setup) {
+		spec := cluster("b", protocol, addr)
+		spec.ConnectTimeout = time.Hour
+		spec.Default.TLS = &tls.Config{InsecureSkipVerify: true}
+		s.specs = append(s.specs, spec)
+		s.routes = append(s.routes, to("/total", "b", func(f *route.Forward) { f.Timeout = soon }),
+			to("/try", "b", retry("connect-failure", 1, func(p *route.Retry) { p.PerTry = soon })), to("/", "b"))
+	})
+	return r, r.set.Ref("b").Load().Stats()
+}
+
+func TestConnectingIsLeftInTime(t *testing.T) {
+	pairs(t, func(t *testing.T, two bool, protocol upstream.Protocol) {
+		r, stats := newVoid(t, protocol)
+		for i, k := range []struct {
+			path, log string
+			status    int
+		}{
+			{"/total", "504|UT|response_timeout|1|", 504},
+			{"/try", "503|URX,UF|upstream_reset_before_response_started{connection_timeout}|2|", 503},
+		} {
+			resp, _ := do(t, client(t, two), r.request("GET", k.path, nil))
+			if resp.StatusCode != k.status {
+				t.Errorf("%s: %d", k.path, resp.StatusCode)
+			}
+			if line := r.logged(i + 1)[i]; !strings.HasPrefix(line, k.log) {
+				t.Errorf("%s: log %q", k.path, line)
+			}
+		}
+		pending(t, stats, 0)
+	})
+}
+
+func TestConnectingIsLeftByWhoHangsUp(t *testing.T) {
+	pairs(t, func(t *testing.T, two bool, protocol upstream.Protocol) {
+		r, stats := newVoid(t, protocol)
+		req, cancel := contextWithCancel(r.request("GET", "/", nil))
+		c := client(t, two)
+		done := make(chan error)
+		go func() {
+			_, err := c.Do(req)
+			done <- err
+		}()
+		pending(t, stats, 1)
+		cancel()
+		if err := <-done; err == nil {
+			t.Error("no error")
+		}
+		if line := r.logged(1)[0]; !strings.HasPrefix(line, "0|DC|") {
+			t.Errorf("log %q", line)
 		}
 		pending(t, stats, 0)
 	})

@@ -4,6 +4,7 @@
 package upstream
 
 import (
+	"context"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -209,7 +210,7 @@ func (c *Cluster) Dial(h *Host, r *Request) (net.Conn, *fault.Fault) {
 	if !c.admitConn() {
 		return nil, c.overflow
 	}
-	conn, f := h.dial(c, r, h.transport.ALPN)
+	conn, f := h.dial(context.Background(), c, r, h.transport.ALPN)
 	if f != nil {
 		c.leaveConn()
 		return nil, f

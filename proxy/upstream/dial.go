@@ -4,6 +4,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
 	"net"
 	"slices"
@@ -32,7 +33,7 @@ func connectDeadline(s *Spec, r *Request, now time.Time) time.Time {
 
 // dial connects to h, and counts how it went. The caller has admitted the
 // connection.
-func (h *Host) dial(c *Cluster, r *Request, alpn []string) (net.Conn, *fault.Fault) {
+func (h *Host) dial(ctx context.Context, c *Cluster, r *Request, alpn []string) (net.Conn, *fault.Fault) {
 	t := h.transport
 	object := "cluster " + c.spec.Name + ", endpoint " + h.text
 	if t.Broken != nil {
@@ -50,8 +51,10 @@ func (h *Host) dial(c *Cluster, r *Request, alpn []string) (net.Conn, *fault.Fau
 		Object: object,
 	}
 	// time.Now, not the cluster's clock: the kernel keeps this time.
-	conn, f := dial.Open(connectDeadline(c.spec, r, time.Now()), &target)
-	h.countDial(c, f)
+	conn, f := dial.Open(ctx, connectDeadline(c.spec, r, time.Now()), &target)
+	if f == nil || ctx.Err() == nil { // or else nobody wanted to know
+		h.countDial(c, f)
+	}
 	return conn, f
 }
 

@@ -13,7 +13,8 @@
 //	dns.go     clusters whose endpoints are names
 //	lease.go   Lease: a stream on a connection; what its errors mean
 //	pool.go    a host's connections: limits, waiting, draining, sweeping
-//	pool_http1.go, pool_http2.go, keepalive.go, dial.go
+//	pool_http1.go, pool_http2.go, keepalive.go
+//	flight.go  a connection that is being opened for a pool; dial.go counts it
 //	dial/      opens one connection: TCP, PROXY header, TLS
 //
 // The way of one attempt: Ref.Load, Cluster.Admit (circuit breaker),

@@ -18,8 +18,9 @@ import (
 //
 //	open ─▶ take an idle connection, or a stream of a shared one
 //	     └▶ queue (max_pending) ─▶ dial, if max_connections admits it
-//	                            └▶ or wait until a connection is given back or ends,
-//	                               or the caller is gone, or its time is over
+//	                            └▶ or wait until a connection is given back or ends
+//
+// Who dials, as who waits, leaves when its caller is gone or its time is over.
 type pool struct {
 	host *Host
 
@@ -42,8 +43,9 @@ type part struct {
 	conns   int       // open or being opened
 	idle    []*single // the one used last is last
 	shared  []*muxed
-	flight  *flight
-	orphan  bool // not in pool.parts: nothing is kept
+	flight  *flight   // of HTTP/2, that others may join
+	left    []*flight // whose owners have gone
+	orphan  bool      // not in pool.parts: nothing is kept
 }
 
 // maxParts bounds the parts of a pool, as the SNI may be the client's. What is
@@ -124,12 +126,16 @@ func (p *pool) admitLocked(c *Cluster, q *part) bool {
 
 // forget counts a connection of q out and lets somebody who waits take its place.
 func (p *pool) forget(q *part, l *limits) {
-	l.connections.Add(-1)
 	p.mu.Lock()
+	p.forgetLocked(q, l)
+	p.mu.Unlock()
+}
+
+func (p *pool) forgetLocked(q *part, l *limits) {
+	l.connections.Add(-1)
 	p.total--
 	q.conns--
 	p.wakeLocked(nil)
-	p.mu.Unlock()
 }
 
 // wakeLocked gives the first waiter that can use it a connection, or, if one is
@@ -175,7 +181,7 @@ func (p *pool) await(c *Cluster, r *Request, w *waiter) (*single, *fault.Fault) 
 	}
 	p.dequeue(c, w)
 	return nil, &fault.Fault{
-		Side: fault.Mesh, Kind: fault.ConnectTimeout, Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
+		Side: fault.Mesh, Kind: fault.ConnectTimeout, Object: p.object(c),
 		Hint: "all connections that connectionPool.tcp.maxConnections allows stayed busy",
 	}
 }
@@ -213,6 +219,7 @@ func (p *pool) drain() {
 		idle = append(idle, q.idle...)
 		shared = append(shared, q.shared...)
 		q.idle, q.shared = nil, nil
+		p.abandonLocked(q)
 	}
 	for len(p.waiting) > 0 {
 		p.wakeLocked(nil)

@@ -4,6 +4,8 @@
 package upstream
 
 import (
+	"context"
+	"net"
 	"time"
 
 	"github.com/meltemi/meltemi/http1"
@@ -118,9 +120,12 @@ func (p *pool) freshSingle(c *Cluster, r *Request) (*single, *fault.Fault) {
 			}
 			continue
 		}
-		if p.admitLocked(c, q) {
+		if fl := p.launchLocked(c, r, q); fl != nil {
 			p.mu.Unlock()
-			return p.dialSingle(c, r, q)
+			if f := p.board(c, r, q, fl); f != nil {
+				return nil, f
+			}
+			return fl.single, nil
 		}
 		if other := p.takeOtherLocked(q); other != nil {
 			p.mu.Unlock()
@@ -149,12 +154,24 @@ func (p *pool) takeOtherLocked(q *part) *single {
 	return nil
 }
 
-func (p *pool) dialSingle(c *Cluster, r *Request, q *part) (*single, *fault.Fault) {
-	conn, f := p.host.dial(c, r, p.host.transport.alpn(message.HTTP11))
-	if f != nil {
-		p.forget(q, c.limits)
-		return nil, f
+// flySingle opens the connection of fl.
+func (p *pool) flySingle(ctx context.Context, c *Cluster, own *Request, q *part, fl *flight) {
+	conn, f := p.connect(ctx, c, own, message.HTTP11)
+	if f == nil {
+		fl.single = p.newSingle(c, q, conn)
 	}
+	p.mu.Lock()
+	if fl.fault = f; f != nil {
+		p.forgetLocked(q, c.limits)
+	}
+	owned := p.landLocked(q, fl)
+	p.mu.Unlock()
+	if f == nil && !owned {
+		p.handOn(fl.single, c.now())
+	}
+}
+
+func (p *pool) newSingle(c *Cluster, q *part, conn net.Conn) *single {
 	c.stats.ConnHTTP1Total.Add(1)
 	one := &single{
 		conn: http1.NewClientConn(conn, http1.ClientConfig{}),
@@ -162,7 +179,7 @@ func (p *pool) dialSingle(c *Cluster, r *Request, q *part) (*single, *fault.Faul
 	}
 	one.lease = Lease{Stream: one.conn, host: p.host, version: message.HTTP11, single: one}
 	one.lease.local, one.lease.tls = stateOf(conn)
-	return one, nil
+	return one
 }
 
 // lend begins an exchange.
@@ -186,7 +203,7 @@ func (p *pool) returnSingle(one *single, wish bool) {
 		one.stats.ConnAgeRetired.Add(1)
 		usedUp = true
 	}
-	if !wish || usedUp || one.part.orphan || !one.conn.Reusable() {
+	if !wish || usedUp || !one.conn.Reusable() {
 		one.close()
 		return
 	}
@@ -202,7 +219,7 @@ func (p *pool) handOn(one *single, now time.Time) {
 	p.learned.promised(promised)
 	switch {
 	case len(p.waiting) > 0 && p.wakeLocked(one):
-	case len(p.waiting) > 0, p.draining:
+	case len(p.waiting) > 0, p.draining, one.part.orphan:
 		// Who waits for a connection of another kind gets this one's place.
 		p.mu.Unlock()
 		one.close()

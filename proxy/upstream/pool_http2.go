@@ -4,6 +4,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -30,14 +31,6 @@ type muxed struct {
 	// Guarded by the pool's lock.
 	served        uint32
 	wasIn, wasOut int64 // of conn.Traffic, what has been counted
-}
-
-// A flight is a connection that is being opened, and those who wait for it: a
-// burst of first requests opens one connection, not one each.
-type flight struct {
-	joined int // guarded by the pool's lock
-	done   chan struct{}
-	fault  *fault.Fault // valid once done; nil: look again
 }
 
 // maxConcurrentStreams is Envoy's default.
@@ -151,18 +144,17 @@ func (p *pool) freshStream(c *Cluster, r *Request) (*Lease, *fault.Fault) {
 		if fl := q.flight; fl != nil && fl.joined < min(maxJoined, c.spec.maxStreams())-1 {
 			fl.joined++
 			p.mu.Unlock()
-			if f := p.join(c, r, fl); f != nil {
+			if f := p.join(c, r, q, fl); f != nil {
 				return nil, f
 			}
 			continue
 		}
-		if p.admitLocked(c, q) {
-			fl := &flight{done: make(chan struct{})}
-			if !q.orphan {
-				q.flight = fl
-			}
+		if fl := p.launchLocked(c, r, q); fl != nil {
 			p.mu.Unlock()
-			return p.fly(c, r, q, fl)
+			if f := p.board(c, r, q, fl); f != nil {
+				return nil, f
+			}
+			return fl.first(c)
 		}
 		if other := p.takeOtherLocked(q); other != nil {
 			p.mu.Unlock()
@@ -177,67 +169,50 @@ func (p *pool) freshStream(c *Cluster, r *Request) (*Lease, *fault.Fault) {
 	}
 }
 
-// join waits for a connection that another request opens.
-func (p *pool) join(c *Cluster, r *Request, fl *flight) *fault.Fault {
-	timer := time.NewTimer(time.Until(r.patience(connectDeadline(c.spec, r, time.Now()))))
-	defer timer.Stop()
-	var f *fault.Fault
-	select {
-	case <-fl.done:
-		return fl.fault
-	case <-r.done():
-		f = r.cancelled()
-	case <-timer.C:
-		f = &fault.Fault{
-			Side: fault.Upstream, Kind: fault.ConnectTimeout, Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
-			Hint: "the connection was not ready in time",
-		}
-	}
-	p.mu.Lock()
-	fl.joined-- // somebody else may join
-	p.mu.Unlock()
-	return f
-}
-
-// fly opens a connection for fl and leases its first stream.
-func (p *pool) fly(c *Cluster, r *Request, q *part, fl *flight) (l *Lease, f *fault.Fault) {
-	conn, f := p.host.dial(c, r, p.host.transport.alpn(message.HTTP2))
+// flyMuxed opens the connection of fl and leases its first stream to the owner.
+func (p *pool) flyMuxed(ctx context.Context, c *Cluster, own *Request, q *part, fl *flight) {
+	conn, f := p.connect(ctx, c, own, message.HTTP2)
 	var m *muxed
 	if f == nil {
 		m, f = p.newMuxed(c, q, conn)
 	}
 	p.mu.Lock()
-	if q.flight == fl {
-		q.flight = nil
-	}
-	alone := false
-	if f == nil {
-		var usedUp bool
-		l, usedUp = m.leaseLocked(c)
-		if alone = usedUp || q.orphan || p.draining; !alone {
-			q.shared = append(q.shared, m)
-		}
-	} else if f.Kind != fault.ConnectTimeout || r.Deadline.IsZero() {
-		fl.fault = f // a deadline of this request alone is not the others' fault
-	}
-	p.mu.Unlock()
-	close(fl.done)
 	if f != nil {
-		p.forget(q, c.limits)
-		return nil, f
+		fl.fault = f
+		p.forgetLocked(q, c.limits)
+		p.landLocked(q, fl)
+		p.mu.Unlock()
+		return
 	}
+	usedUp := false
+	if !fl.left {
+		fl.muxed = m
+		fl.lease, usedUp = m.leaseLocked(c)
+	}
+	alone := usedUp || q.orphan || p.draining
+	if !alone {
+		q.shared = append(q.shared, m)
+	}
+	p.landLocked(q, fl)
+	p.mu.Unlock()
 	go p.follow(m)
 	if alone {
 		m.conn.Drain()
 	}
-	if l == nil { // ended before it was used
-		return nil, &fault.Fault{
-			Side: fault.Upstream, Kind: fault.ConnectionClosed, Err: m.conn.Err(),
-			Object: "cluster " + c.spec.Name + ", endpoint " + p.host.text,
-			Hint:   "the endpoint closed the connection at once: does it speak HTTP/2?",
-		}
+	p.changed()
+}
+
+// first returns the stream that a flight has brought to its owner.
+func (fl *flight) first(c *Cluster) (*Lease, *fault.Fault) {
+	if l := fl.lease; l != nil {
+		l.cluster = c // it may have been begun for another one
+		return l, nil
 	}
-	return l, nil
+	m := fl.muxed // ended before it was used
+	return nil, &fault.Fault{
+		Side: fault.Upstream, Kind: fault.ConnectionClosed, Err: m.conn.Err(), Object: m.host.pool.object(c),
+		Hint: "the endpoint closed the connection at once: does it speak HTTP/2?",
+	}
 }
 
 func (p *pool) newMuxed(c *Cluster, q *part, conn net.Conn) (*muxed, *fault.Fault) {

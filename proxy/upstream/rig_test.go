@@ -45,7 +45,7 @@ func newOrigin(t testing.TB, change func(*origin)) *origin {
 	}
 	o.wg.Go(func() {
 		for {
-			c, err := l.Accept()
+			c, err := o.l.Accept()
 			if err != nil {
 				return
 			}

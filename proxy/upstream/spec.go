@@ -223,13 +223,11 @@ type Request struct {
 	// every so many attempts (previous_priorities.update_frequency).
 	AvoidEvery int
 	Random     uint64 // the exchange's random number; 0: the cluster draws one
-	// Deadline for connecting, on top of ConnectTimeout; zero: none.
-	Deadline time.Time
-	// Until bounds waiting for a connection that another request has or opens. What
-	// the request opens itself is bounded by Deadline alone, as others may use it. Zero: none.
-	Until   time.Time
-	Caller  Caller // nil: nobody who could go
-	Upgrade bool   // needs HTTP/1.1 or extended CONNECT
+	// Deadline bounds Dial, on top of ConnectTimeout; zero: none. Open waits no longer
+	// than it and Until, but leaves to others the connection that it began to open.
+	Deadline, Until time.Time
+	Caller          Caller // nil: nobody who could go
+	Upgrade         bool   // needs HTTP/1.1 or extended CONNECT
 }
 
 // A Caller is who a Request is for. Nobody asks it while a connection is free at once.
@@ -256,10 +254,10 @@ func (r *Request) cancelled() *fault.Fault {
 	return r.Caller.Cancelled()
 }
 
-// patience is when r stops waiting for what others do, at the latest by limit.
+// patience is when r stops waiting for a connection, at the latest by limit; zero: never.
 func (r *Request) patience(limit time.Time) time.Time {
 	for _, t := range [...]time.Time{r.Deadline, r.Until} {
-		if !t.IsZero() && t.Before(limit) {
+		if !t.IsZero() && (limit.IsZero() || t.Before(limit)) {
 			limit = t
 		}
 	}

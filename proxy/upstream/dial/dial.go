@@ -38,14 +38,14 @@ type Target struct {
 	Object string // names cluster and endpoint in faults
 }
 
-// Open connects before deadline. The connection it returns has no deadline; it
+// Open connects before deadline, and gives up when ctx ends. The connection it returns has no deadline; it
 // is a *tls.Conn whose handshake is done if TLS is asked for.
-func Open(deadline time.Time, t *Target) (net.Conn, *fault.Fault) {
-	raw, err := connect(deadline, t)
+func Open(ctx context.Context, deadline time.Time, t *Target) (net.Conn, *fault.Fault) {
+	raw, err := connect(ctx, deadline, t)
 	if err != nil {
 		return nil, t.failed(err, connectHint(err))
 	}
-	conn, hint, err := prepare(deadline, t, raw)
+	conn, hint, err := prepare(ctx, deadline, t, raw)
 	if err != nil {
 		_ = raw.Close()
 		return nil, t.failed(err, hint)
@@ -53,8 +53,8 @@ func Open(deadline time.Time, t *Target) (net.Conn, *fault.Fault) {
 	return conn, nil
 }
 
-func connect(deadline time.Time, t *Target) (net.Conn, error) {
-	ctx, cancel := context.WithDeadline(context.Background(), deadline)
+func connect(ctx context.Context, deadline time.Time, t *Target) (net.Conn, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
 	defer cancel()
 	if t.Pipe != "" {
 		var d net.Dialer
@@ -65,7 +65,7 @@ func connect(deadline time.Time, t *Target) (net.Conn, error) {
 }
 
 // prepare says the first words on raw.
-func prepare(deadline time.Time, t *Target, raw net.Conn) (conn net.Conn, hint string, err error) {
+func prepare(ctx context.Context, deadline time.Time, t *Target, raw net.Conn) (conn net.Conn, hint string, err error) {
 	if t.ProxyProtocol == 0 && t.TLS == nil {
 		return raw, "", nil
 	}
@@ -80,7 +80,7 @@ func prepare(deadline time.Time, t *Target, raw net.Conn) (conn net.Conn, hint s
 	}
 	if t.TLS != nil {
 		secure := tls.Client(raw, t.TLS)
-		if err := secure.Handshake(); err != nil {
+		if err := secure.HandshakeContext(ctx); err != nil {
 			return nil, TLSHint(err), &HandshakeError{err}
 		}
 		conn = secure

@@ -64,7 +64,7 @@ func TestOpenConnects(t *testing.T) {
 		"source six": {Addr: addrOf(tcp), Source: netip.MustParseAddr("::6")},
 		"keepalive":  {Addr: addrOf(tcp), KeepAlive: net.KeepAliveConfig{Enable: true, Idle: time.Minute, Count: 3}},
 	} {
-		c, f := Open(soon(), target)
+		c, f := Open(t.Context(), soon(), target)
 		if f != nil {
 			t.Errorf("%s: %v", name, f)
 			continue
@@ -121,7 +121,7 @@ func TestFaultsNameTheCause(t *testing.T) {
 		if tt.kind == fault.ConnectTimeout {
 			deadline = time.Now().Add(20 * time.Millisecond)
 		}
-		c, f := Open(deadline, &Target{Addr: tt.addr, TLS: tt.tls, Object: "cluster x"})
+		c, f := Open(t.Context(), deadline, &Target{Addr: tt.addr, TLS: tt.tls, Object: "cluster x"})
 		if f == nil {
 			_ = c.Close()
 			t.Errorf("%s: connected", tt.name)
@@ -131,7 +131,7 @@ func TestFaultsNameTheCause(t *testing.T) {
 			t.Errorf("%s: %v", tt.name, f)
 		}
 	}
-	_, f := Open(soon(), &Target{Addr: closed})
+	_, f := Open(t.Context(), soon(), &Target{Addr: closed})
 	if !errors.Is(f, syscall.ECONNREFUSED) {
 		t.Errorf("the cause is lost: %v", f)
 	}
@@ -197,7 +197,7 @@ func TestProxyHeader(t *testing.T) {
 		_, _ = io.ReadFull(c, b)
 		got <- string(b)
 	})
-	c, f := Open(soon(), &Target{Addr: addrOf(l), ProxyProtocol: 1})
+	c, f := Open(t.Context(), soon(), &Target{Addr: addrOf(l), ProxyProtocol: 1})
 	if f != nil {
 		t.Fatal(f)
 	}
