@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -191,4 +192,42 @@ func TestQueueIsLeftWhenItsConnectionIsClosed(t *testing.T) {
 		}
 		pending(t, stats, 0)
 	}
+}
+
+// Under a limit of one connection, one of HTTP/2 that idles makes room for HTTP/1,
+// and the other way around, for one that asks and for one that waits.
+func TestIdleConnectionMakesRoom(t *testing.T) {
+	r := newRig(t, func(s *setup) {
+		spec := cluster("b", upstream.SameAsClient, backend(t, echo))
+		spec.Breakers.MaxConnections = 1
+		s.specs = append(s.specs, spec)
+		s.routes = append(s.routes, to("/", "b"))
+	})
+	for range 3 {
+		for _, two := range []bool{false, true} {
+			if resp, _ := do(t, client(t, two), r.request("GET", "/", nil)); resp.StatusCode != 200 {
+				t.Errorf("HTTP/2 %v: %d", two, resp.StatusCode)
+			}
+		}
+	}
+	var clients []*http.Client
+	for i := range 8 {
+		clients = append(clients, client(t, i%2 == 0))
+	}
+	var wg sync.WaitGroup
+	for _, c := range clients {
+		wg.Go(func() {
+			for range 10 {
+				resp, err := c.Do(r.request("GET", "/", nil))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = io.Copy(io.Discard, resp.Body)
+				_ = resp.Body.Close()
+			}
+		})
+	}
+	wg.Wait()
+	pending(t, r.set.Ref("b").Load().Stats(), 0)
 }

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
 )
 
@@ -346,4 +347,18 @@ func TestDefectWhileConnecting(t *testing.T) {
 			t.Errorf("%s: %d connections", v.name, n)
 		}
 	}
+}
+
+// An upgrade that HTTP/2 does not take needs the place of the connection it was refused on.
+func TestUpgradeTakesThePlaceOfAnIdleConnection(t *testing.T) {
+	o := newOrigin(t, func(o *origin) { o.noUpgrade = true })
+	c, h := toOrigin(t, o.addr(), func(s *Spec) { s.Protocol, s.Breakers.MaxConnections = HTTP2, 1 })
+	roundTrip(t, c, h, &Request{})
+	r := prompt(t, openLater(c, h, &Request{Upgrade: true}))
+	if r.f != nil || r.l.Version() != message.HTTP11 {
+		t.Fatalf("%v", r.f)
+	}
+	r.l.Done(Outcome{})
+	roundTrip(t, c, h, &Request{})
+	left(t, "in the end", c, h)
 }

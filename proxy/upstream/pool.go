@@ -141,14 +141,40 @@ func (p *pool) forgetLocked(q *part, l *limits) {
 // wakeLocked gives the first waiter that can use it a connection, or, if one is
 // nil, another try. It says whether there was such a waiter.
 func (p *pool) wakeLocked(one *single) bool {
-	for i, w := range p.waiting {
-		if one == nil || w.part == one.part {
-			p.waiting = slices.Delete(p.waiting, i, i+1)
-			w.ready <- one
-			return true
+	return p.wakeFirstLocked(one, func(w *waiter) bool { return one == nil || w.part == one.part })
+}
+
+func (p *pool) wakeFirstLocked(one *single, can func(*waiter) bool) bool {
+	i := slices.IndexFunc(p.waiting, can)
+	if i < 0 {
+		return false
+	}
+	w := p.waiting[i]
+	p.waiting = slices.Delete(p.waiting, i, i+1)
+	w.ready <- one
+	return true
+}
+
+// takeOtherLocked takes an idle connection that q cannot use, as under a limit it
+// would keep q out for ever, and returns what ends it; nil if there is none.
+func (p *pool) takeOtherLocked(q *part) (end func()) {
+	for _, o := range p.parts {
+		if o == q {
+			continue
+		}
+		if len(o.idle) > 0 {
+			one := o.idle[0]
+			o.idle = slices.Delete(o.idle, 0, 1)
+			return one.close
+		}
+		for i, m := range o.shared {
+			if m.conn.ActiveStreams() == 0 {
+				o.shared = slices.Delete(o.shared, i, i+1)
+				return m.conn.Drain // follow counts it out
+			}
 		}
 	}
-	return false
+	return nil
 }
 
 // changed lets all that wait look again: a shared connection takes more

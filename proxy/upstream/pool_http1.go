@@ -127,9 +127,9 @@ func (p *pool) freshSingle(c *Cluster, r *Request) (*single, *fault.Fault) {
 			}
 			return fl.single, nil
 		}
-		if other := p.takeOtherLocked(q); other != nil {
+		if makeRoom := p.takeOtherLocked(q); makeRoom != nil {
 			p.mu.Unlock()
-			other.close() // makes room
+			makeRoom()
 			continue
 		}
 		w := p.enqueueLocked(q)
@@ -139,19 +139,6 @@ func (p *pool) freshSingle(c *Cluster, r *Request) (*single, *fault.Fault) {
 			return one, f
 		}
 	}
-}
-
-// takeOtherLocked takes an idle connection that q cannot use: under a limit it
-// would keep q out for ever.
-func (p *pool) takeOtherLocked(q *part) *single {
-	for _, o := range p.parts {
-		if o != q && len(o.idle) > 0 {
-			one := o.idle[0]
-			o.idle = append(o.idle[:0], o.idle[1:]...)
-			return one
-		}
-	}
-	return nil
 }
 
 // flySingle opens the connection of fl.

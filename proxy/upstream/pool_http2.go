@@ -156,9 +156,9 @@ func (p *pool) freshStream(c *Cluster, r *Request) (*Lease, *fault.Fault) {
 			}
 			return fl.first(c)
 		}
-		if other := p.takeOtherLocked(q); other != nil {
+		if makeRoom := p.takeOtherLocked(q); makeRoom != nil {
 			p.mu.Unlock()
-			other.close() // makes room
+			makeRoom()
 			continue
 		}
 		w := p.enqueueLocked(q)
@@ -258,13 +258,21 @@ func (m *muxed) countLocked() {
 // returnMuxed ends a lease: whatever is left of the stream is reset.
 func (p *pool) returnMuxed(l *Lease) {
 	l.Abort(uint32(http2.CodeCancel))
+	m := l.muxed
 	*l = Lease{}
 	p.leases.Put(l)
 	p.mu.Lock()
 	if len(p.waiting) > 0 {
-		p.wakeLocked(nil)
+		p.streamEndedLocked(m)
 	}
 	p.mu.Unlock()
+}
+
+// streamEndedLocked lets one who waits look again: for a stream of m or, where m
+// has become idle, for its place.
+func (p *pool) streamEndedLocked(m *muxed) {
+	idle := m.conn.ActiveStreams() == 0
+	p.wakeFirstLocked(nil, func(w *waiter) bool { return idle || w.part == m.part })
 }
 
 // sweepMuxedLocked takes those out of q that are to be drained.

@@ -27,6 +27,8 @@ type origin struct {
 	wg   sync.WaitGroup
 	head func(*message.Response) // changes what is answered
 
+	noUpgrade bool // HTTP/2 without extended CONNECT
+
 	mu       sync.Mutex
 	accepted int
 	open     map[net.Conn]*http2.Server // nil: HTTP/1
@@ -124,7 +126,9 @@ func (o *origin) serve(c net.Conn) {
 	}
 	inner = peeked{inner, r}
 	if string(first) == "PRI" {
-		s := http2.NewServer(inner, http2.ServerDefaults(), func(st *http2.ServerStream) {
+		cfg := http2.ServerDefaults()
+		cfg.ExtendedConnect = !o.noUpgrade
+		s := http2.NewServer(inner, cfg, func(st *http2.ServerStream) {
 			_, _ = io.Copy(io.Discard, st)
 			resp := message.Response{Status: 200, ContentLength: int64(len(st.Request().Path))}
 			if st.WriteHead(&resp, false) == nil {
