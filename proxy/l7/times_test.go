@@ -43,7 +43,7 @@ func TestTimeouts(t *testing.T) {
 			s.specs = append(s.specs, cluster("b", protocol, backend(t, h)))
 			s.routes = append(s.routes,
 				to("/total", "b", func(f *route.Forward) { f.Timeout = soon }),
-				to("/try", "b", retry("gateway-error", 1, func(p *route.Retry) { p.PerTry = soon })),
+				to("/try", "b", retry("gateway-error", 1, func(p *route.Retry) { p.PerTry = 5 * soon })), // connecting is quicker
 				to("/stream", "b", func(f *route.Forward) { f.Stream = &route.StreamLimit{Max: &ms}; f.Timeout = time.Hour }),
 				to("/grpc", "b", func(f *route.Forward) { f.MaxGRPCTimeout = &zero; f.Timeout = time.Hour }))
 		})
