@@ -337,9 +337,10 @@ func TestDefectEndsOneExchangeOnly(t *testing.T) {
 			}
 		}
 		b.at.Store(0)
-		if resp, _ := do(t, c, r.request("GET", "/", nil)); resp.StatusCode != 200 {
-			t.Errorf("afterwards: %d", resp.StatusCode)
-		}
+		eventually(t, "afterwards it serves", func() bool { // what ended last may hold its place in the cluster for a moment
+			resp, _ := do(t, c, r.request("GET", "/", nil))
+			return resp.StatusCode == 200
+		})
 	}
 	r.settled()
 }
