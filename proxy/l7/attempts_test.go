@@ -373,3 +373,26 @@ func TestWeightedAndRewrite(t *testing.T) {
 		t.Errorf("clusters were chosen %v", sides)
 	}
 }
+
+// A host that takes no connections is ejected as one that answers with errors is.
+func TestWhoRefusesConnectionsIsEjected(t *testing.T) {
+	for _, protocol := range []upstream.Protocol{upstream.HTTP1, upstream.HTTP2} {
+		r := newRig(t, func(s *setup) {
+			spec := cluster("b", protocol, deadAddr(t), backend(t, echo))
+			spec.Outlier = &upstream.Outlier{
+				ConsecutiveGateway: 3, EnforcingConsecutiveGateway: 100, MaxEjectionPercent: 50, Interval: time.Minute, BaseEjection: time.Minute,
+			}
+			s.specs = append(s.specs, spec)
+			s.routes = append(s.routes, to("/", "b"))
+		})
+		failed := 0
+		for range 40 {
+			if resp, _ := r.get("/"); resp.StatusCode != 200 {
+				failed++
+			}
+		}
+		if failed != 3 {
+			t.Errorf("%v: %d requests of 40 failed, want those 3 after which the host is ejected", protocol, failed)
+		}
+	}
+}

@@ -203,7 +203,13 @@ func (c *Cluster) sweepOriginals(now time.Time) {
 }
 
 // Open leases a stream to h: on a pooled connection, or on a new one.
-func (c *Cluster) Open(h *Host, r *Request) (*Lease, *fault.Fault) { return h.pool.open(c, r) }
+func (c *Cluster) Open(h *Host, r *Request) (*Lease, *fault.Fault) {
+	l, f := h.pool.open(c, r)
+	if f != nil && f.Side == fault.Upstream {
+		c.observe(h, Outcome{Fault: f}) // there is no lease that will tell
+	}
+	return l, f
+}
 
 // Dial connects to h for raw bytes; TLS is done when it returns.
 func (c *Cluster) Dial(h *Host, r *Request) (net.Conn, *fault.Fault) {
