@@ -61,6 +61,8 @@ func (d *delta) want(w *watch, r *request) (change, bool) {
 		w.begun, touched = true, true
 		w.wildcard = len(asked) == 0 && !namedOnly(w.typeURL)
 		w.initial = maps.Clone(r.initial)
+	} else if len(w.initial) > 0 {
+		w.askedAgain(r.add)
 	}
 	w.wildcard = (w.wildcard || star) && !unstar
 	if !w.wildcard {
@@ -93,7 +95,7 @@ func (d *delta) render(w *watch, u *Update, nonce string) any {
 		if len(w.initial) > 0 {
 			held, ok := w.initial[r.Name]
 			delete(w.initial, r.Name)
-			if ok && held != "" && held == r.Version {
+			if ok && held != "" && held == r.Version && !w.isAskedAgain(r) {
 				continue
 			}
 		}
@@ -108,7 +110,7 @@ func (d *delta) render(w *watch, u *Update, nonce string) any {
 		if !namedOnly(w.typeURL) {
 			m.RemovedResources = slices.Concat(m.RemovedResources, sortedKeys(w.initial))
 		}
-		w.initial = nil
+		w.initial, w.again = nil, nil
 	}
 	if len(m.Resources) == 0 && len(m.RemovedResources) == 0 && !u.Full {
 		return nil

@@ -148,6 +148,16 @@ func TestDeltaRequests(t *testing.T) {
 			{up: update(typeEndpoints, "1", false, nil, "a@1"), want: "ack 1"},
 			{up: update(typeEndpoints, "2", true, nil), want: "2 [] -[]"}, // endpoints are never removed by absence
 		},
+		"reconnecting: what is asked for once more before the answer is sent, for the client has let go of it": {
+			{req: &request{typeURL: typeAddress, add: []string{"ns/a", "net/2"}, initial: map[string]string{"ns/a": "1", "ns/b": "1", "ns/c": "1"}}, want: "+[ns/a net/2 ns/b ns/c] -[] false"},
+			{req: &request{typeURL: typeAddress, add: []string{"ns/a"}}, want: "+[ns/a] -[] false"},
+			{req: &request{typeURL: typeAddress, add: []string{"net/2"}}, want: "+[net/2] -[] false"},
+			{up: &Update{TypeURL: typeAddress, Nonce: "1", Full: true, Resources: []Resource{
+				{Name: "ns/a", Version: "1", Body: body(typeAddress, "ns/a", "1")},
+				{Name: "ns/b", Version: "1", Aliases: []string{"net/2"}, Body: body(typeAddress, "ns/b", "1")},
+				{Name: "ns/c", Version: "1", Body: body(typeAddress, "ns/c", "1")},
+			}}, want: "1 [ns/a ns/b] -[]"},
+		},
 		"nobody asked": {
 			{up: update(typeCluster, "1", true, nil, "a"), want: "ack 1"},
 		},

@@ -29,6 +29,8 @@ type watch struct {
 	// Delta: the versions a reconnecting client holds, until each was compared once. Comparing
 	// once only lets a Feed send an unchanged resource again, for which a warming cluster waits.
 	initial map[string]string
+	// Delta: names that were asked for since. What the client held of them it may have let go meanwhile.
+	again map[string]struct{}
 
 	// State-of-the-world: all that the client has, for types where a response must be complete.
 	state map[string]Resource
@@ -46,6 +48,21 @@ func newWatch(typeURL string) *watch {
 
 // size counts against the limit of names.
 func (w *watch) size() int { return len(w.names) + len(w.initial) }
+
+func (w *watch) askedAgain(names []string) {
+	if w.again == nil {
+		w.again = map[string]struct{}{}
+	}
+	for _, n := range names {
+		w.again[n] = struct{}{}
+	}
+}
+
+// isAskedAgain reports whether r was, by any of its names.
+func (w *watch) isAskedAgain(r *Resource) bool {
+	has := func(n string) bool { _, ok := w.again[n]; return ok }
+	return has(r.Name) || slices.ContainsFunc(r.Aliases, has)
+}
 
 func (w *watch) sent(nonce, version string) {
 	if len(w.unanswered) >= maxUnanswered {
