@@ -252,6 +252,38 @@ func TestLastGoodVersionStays(t *testing.T) {
 	step(func() { m.Put(route(0, -5)) }, 0, "accepted false, in force false; a weight cannot be negative")
 }
 
+// What yields goes last, wherever it comes from, and nobody is told.
+func TestWhatYieldsGoesLast(t *testing.T) {
+	for yielding, want := range []int32{20, 10} {
+		sources := []*source.Memory{source.NewMemory("first"), source.NewMemory("second")}
+		for i, m := range sources {
+			r := route(0, []int32{10, 20}[i])
+			if i == yielding {
+				r.(*source.Object[*source.VirtualService]).Annotations = mesh.Labels{source.Yields: "true"}
+			}
+			m.Put(r)
+		}
+		w := newWorld(sources[0], sources[1])
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- w.gather.Run(ctx) }()
+		<-w.gather.Synced()
+		w.graph.Read(func(c *derive.Context) {
+			r := w.wishes.Routes.Get(c, intent.HostIn{Scope: intent.Scope{Namespace: "ns-0"}, Host: hostOf(0)})
+			if got := r.HTTP[0].Forward[0].Weight; got != uint32(want) {
+				t.Errorf("source %d yields: weight %d, want %d", yielding, got, want)
+			}
+			for _, p := range w.statuses.Problems.Get(c, struct{}{}) {
+				if p.Severity == source.Error {
+					t.Errorf("source %d yields: %v", yielding, p)
+				}
+			}
+		})
+		cancel()
+		<-done
+	}
+}
+
 func TestEarlierSourceWins(t *testing.T) {
 	first, second := source.NewMemory("first"), source.NewMemory("second")
 	first.Put(route(0, 10))

@@ -48,7 +48,7 @@ type candidate struct {
 
 // Gather adds tables to g that Run will fill with what sources report and admit admits,
 // and with what stands in for objects that are refused from the first.
-// Of two sources that report one object the earlier wins.
+// Of two sources that report one object the earlier wins, unless what it reports [Yields].
 func Gather(g *derive.Graph, admit Admit, standIn StandIn, sources ...Source) *Gatherer {
 	return &Gatherer{
 		graph: g, objects: NewObjects(g), admit: admit, standIn: standIn, sources: sources,
@@ -203,7 +203,7 @@ func (g *Gatherer) replace(put Put, next *candidate) string {
 
 // settle writes the rows of k from what the sources say about it.
 func (g *Gatherer) settle(tx *derive.Tx, k Key) {
-	winner, standIn := -1, -1
+	winner, standIn := g.winner(k), -1
 	var problems []Problem
 	for i := range g.sources {
 		c := g.held[k][i]
@@ -214,13 +214,8 @@ func (g *Gatherer) settle(tx *derive.Tx, k Key) {
 			standIn = i
 		}
 		problems = append(problems, c.problems...)
-		switch {
-		case c.good == nil:
-		case winner < 0:
-			winner = i
-		default:
-			problems = append(problems, Problem{Object: k, Place: c.places.Of(""), Severity: Error,
-				Message: "source " + g.sources[winner].Name() + " has this object, too, and goes first"})
+		if c.good != nil && i != winner && !c.good.yields() {
+			problems = append(problems, Problem{Object: k, Place: c.places.Of(""), Severity: Error, Beside: true, Message: g.first(k, winner)})
 		}
 	}
 	if winner < 0 {
@@ -253,14 +248,32 @@ func (g *Gatherer) settle(tx *derive.Tx, k Key) {
 	g.objects.Problems.Set(tx, k.String(), problems)
 }
 
+// winner is the source whose object k is in force: the first that has a good one which yields to no other; -1 if none has.
+func (g *Gatherer) winner(k Key) int {
+	winner := -1
+	for i := range g.sources {
+		if c := g.held[k][i]; c != nil && c.good != nil && (winner < 0 || g.held[k][winner].good.yields() && !c.good.yields()) {
+			winner = i
+		}
+	}
+	return winner
+}
+
+// first says where the object k is that goes before the others.
+func (g *Gatherer) first(k Key, winner int) string {
+	where := "source " + g.sources[winner].Name()
+	if p := g.held[k][winner].places; p != nil {
+		where = p.Of("").String()
+	}
+	return where + " has this object, too, and goes first"
+}
+
 // Since tells since when the version of an object that is in force is its source's last good one; the zero time if none is.
 func (g *Gatherer) Since(k Key) time.Time {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for i := range g.sources {
-		if c := g.held[k][i]; c != nil && c.good != nil {
-			return c.since
-		}
+	if winner := g.winner(k); winner >= 0 {
+		return g.held[k][winner].since
 	}
 	return time.Time{}
 }

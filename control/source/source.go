@@ -57,13 +57,17 @@ type Report struct {
 type Entry interface {
 	// ObjectKey is the object's name.
 	ObjectKey() Key
-	entry() // only *Object has it
+	yields() bool // only *Object has it
 }
 
 // ObjectKey implements [Entry].
 func (o *Object[T]) ObjectKey() Key { return o.Key }
 
-func (o *Object[T]) entry() {}
+func (o *Object[T]) yields() bool { return o.Annotations[Yields] == "true" }
+
+// Yields is the annotation of an object that is there for want of another. With the value "true" the object of any
+// other source goes first, and that is no problem.
+const Yields = "meltemi.io/yields"
 
 // The specifications of Istio's kinds. All API versions of a kind have the same one.
 type (
