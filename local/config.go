@@ -10,6 +10,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/meltemi/meltemi/mesh"
 )
 
 // Config is what Up and Run share.
@@ -61,12 +63,15 @@ type RunConfig struct {
 	Config
 	Service, Version, Namespace string
 	// Port is where the command listens; 0 lets Run choose one, told in PORT.
-	Port    uint16
-	Command []string
-	Env     []string // of the command
-	Stdin   io.Reader
-	Stdout  io.Writer
-	Stderr  io.Writer
+	Port uint16
+	// Protocol is what the port carries; Unset: that is found out from the first bytes of each connection. Without
+	// capture it must be Unset or some HTTP.
+	Protocol mesh.Protocol
+	Command  []string
+	Env      []string // of the command
+	Stdin    io.Reader
+	Stdout   io.Writer
+	Stderr   io.Writer
 	// Signals are forwarded to the command.
 	Signals <-chan os.Signal
 

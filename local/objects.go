@@ -6,8 +6,12 @@ package local
 import (
 	"bytes"
 	"fmt"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/meltemi/meltemi/control/source"
+	"github.com/meltemi/meltemi/mesh"
 )
 
 type object struct {
@@ -21,6 +25,8 @@ type metadata struct {
 	Name      string            `yaml:"name"`
 	Namespace string            `yaml:"namespace"`
 	Labels    map[string]string `yaml:"labels,omitempty"`
+
+	Annotations map[string]string `yaml:"annotations,omitempty"`
 }
 
 type fields map[string]any
@@ -37,7 +43,7 @@ func (m *Member) registration() ([]byte, error) {
 			"address":        m.Addr.String(),
 			"labels":         labels,
 			"serviceAccount": m.Account,
-			"ports":          fields{"http": int(m.Inbound)},
+			"ports":          fields{portName: int(m.Inbound)},
 		},
 	}}
 	if !m.captured() {
@@ -71,7 +77,7 @@ func (m *Member) sidecar() object {
 		Spec: fields{
 			"workloadSelector": fields{"labels": fields{LabelMember: m.Name}},
 			"ingress": []fields{{
-				"port":            fields{"number": int(m.Inbound), "name": "http", "protocol": "HTTP"},
+				"port":            fields{"number": int(m.Inbound), "name": portName, "protocol": m.ingressProtocol().String()},
 				"bind":            m.Addr.String(),
 				"captureMode":     "NONE",
 				"defaultEndpoint": m.App.String(),
@@ -81,16 +87,29 @@ func (m *Member) sidecar() object {
 	}
 }
 
-// service declares m's service, for callers to call.
+// portName is what a member's own port is called, whatever it carries, so that Services of all members can name it.
+const portName = "http"
+
+// ingressProtocol is what m's own port carries. Callers that are told of their proxy by HTTP_PROXY speak HTTP.
+func (m *Member) ingressProtocol() mesh.Protocol {
+	if m.Protocol == mesh.Unset {
+		return mesh.HTTP
+	}
+	return m.Protocol
+}
+
+// service declares m's service, for callers to call, until somebody writes one.
 func (m *Member) service() ([]byte, error) {
+	port := fields{"port": int(m.Port), "targetPort": portName}
+	if m.Protocol != mesh.Unset {
+		port["appProtocol"] = strings.ToLower(m.Protocol.String())
+	}
+	about := metadata{Name: m.Service, Namespace: m.Namespace, Annotations: map[string]string{source.Yields: "true"}}
 	return write("# Declared for "+m.ID()+". This file is removed when the last of its members leaves.\n", []object{{
 		APIVersion: "v1",
 		Kind:       "Service",
-		Metadata:   metadata{Name: m.Service, Namespace: m.Namespace},
-		Spec: fields{
-			"selector": fields{"app": m.Service},
-			"ports":    []fields{{"port": int(m.Port), "name": "http", "targetPort": "http"}},
-		},
+		Metadata:   about,
+		Spec:       fields{"selector": fields{"app": m.Service}, "ports": []fields{port}},
 	}})
 }
 

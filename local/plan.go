@@ -24,6 +24,8 @@ type Member struct {
 	// Service is what callers call it. Port is the service's port, if Run has to declare the service.
 	Service string
 	Port    uint16
+	// Protocol is what the port carries; Unset: that is found out from what the first bytes of a connection are.
+	Protocol mesh.Protocol
 
 	// Addr is the address it is registered with.
 	Addr netip.Addr

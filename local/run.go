@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/local/made"
+	"github.com/meltemi/meltemi/mesh"
 )
 
 // A joiner is a command that joins a running mesh.
@@ -50,6 +51,9 @@ func Run(ctx context.Context, cfg RunConfig) (err error) {
 		if err := canCapture(); err != nil {
 			return fmt.Errorf("the mesh captures traffic, which takes root to join (%w): use sudo, or start the mesh with --no-capture", err)
 		}
+	}
+	if p := r.cfg.Protocol; !r.mesh.Capture && p != mesh.Unset && !p.IsHTTP() {
+		return fmt.Errorf("protocol %s: this mesh captures nothing, so that callers speak HTTP to a proxy that they are told of by HTTP_PROXY: start it as root for other protocols", p)
 	}
 	m, err := r.member()
 	if err != nil {
@@ -116,6 +120,9 @@ func (r *joiner) validate() error {
 	if err := checkName("namespace", r.cfg.Namespace); err != nil {
 		return err
 	}
+	if p := r.cfg.Protocol; p == mesh.UDP || p == mesh.HTTPProxy {
+		return fmt.Errorf("protocol %s: a sidecar does not carry it", p)
+	}
 	if r.cfg.Version != "" {
 		return checkName("version", r.cfg.Version)
 	}
@@ -128,7 +135,7 @@ const defaultPort = 80
 // member gives the command a name that no other member has, and begins its journal.
 func (r *joiner) member() (*Member, error) {
 	m := newMember(r.cfg.Namespace, r.cfg.Service, r.cfg.Version, "")
-	m.Port = r.cfg.Port
+	m.Port, m.Protocol = r.cfg.Port, r.cfg.Protocol
 	if m.Port == 0 {
 		m.Port = defaultPort
 	}

@@ -337,7 +337,11 @@ func (u *up) watchRuns(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		switch n, err := u.folder.cleanRuns(context.WithoutCancel(ctx)); {
+		n, err := u.folder.cleanRuns(context.WithoutCancel(ctx))
+		if n > 0 {
+			err = errors.Join(err, u.folder.sweepServices())
+		}
+		switch {
 		case err != nil:
 			u.say(true, "what a killed \"meltemi run\" left behind cannot be removed, and it is tried again: %s", err)
 		case n > 0:

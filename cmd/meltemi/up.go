@@ -9,30 +9,16 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/meltemi/meltemi/local"
+	"github.com/meltemi/meltemi/mesh"
 	"github.com/meltemi/meltemi/telemetry/logs"
 )
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
-// dataPlane is the data plane as a program of its own, if it lies beside this one
-// ("make build" puts it there): a sidecar is what every workload pays for.
-func dataPlane() string {
-	own, err := os.Executable()
-	if err != nil {
-		return ""
-	}
-	beside := filepath.Join(filepath.Dir(own), "meltemi-proxy")
-	if info, err := os.Stat(beside); err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-		return ""
-	}
-	return beside
-}
 
 func upCommand() *cobra.Command {
 	cfg := local.UpDefaults()
@@ -60,7 +46,11 @@ are told of their proxy by HTTP_PROXY. Everything that was made is removed at th
 	fs.Uint16Var(&cfg.XDS, "xds-port", cfg.XDS, "port of the control plane")
 	fs.Uint16Var(&cfg.Monitoring, "monitoring-port", cfg.Monitoring, "port of the control plane's monitoring")
 	c.RunE = workThatLeavesThings(func(ctx context.Context, insist <-chan struct{}, args []string) error {
-		cfg.Paths, cfg.Proxy, cfg.Insist = args, dataPlane(), insist
+		buildDataPlane(ctx, cfg.Dir, func(format string, args ...any) { _, _ = fmt.Fprintf(os.Stderr, format+"\n", args...) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		cfg.Paths, cfg.Proxy, cfg.Insist = args, dataPlane(cfg.Dir), insist
 		cfg.Terminal, cfg.TerminalEnv, cfg.NoColor = os.Stdout, os.Environ(), os.Getenv("NO_COLOR") != ""
 		cfg.Plain = cfg.Plain || os.Getenv("TERM") == "dumb"
 		cfg.Log = logs.New(os.Stderr, logs.Config{Level: logs.Off}).Logger("up")
@@ -92,17 +82,26 @@ HTTP_PROXY how to call others. Its exit code is ours.`,
 	fs.StringVar(&cfg.Service, "service", "", "service it is an instance of (required)")
 	fs.StringVar(&cfg.Version, "version", "", "its version")
 	fs.Uint16Var(&cfg.Port, "port", 0, "port the command listens on; 0: one is chosen, and told in PORT")
+	protocol := ""
+	fs.StringVar(&protocol, "protocol", "", "what the port carries, such as http, grpc or tcp; empty: found out from what each connection begins with")
 	fs.StringVar(&cfg.Namespace, "namespace", cfg.Namespace, "its namespace")
 	fs.StringVar(&cfg.Dir, "dir", cfg.Dir, "state folder of the mesh")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if cfg.Service == "" {
 			return usagef("--service: say which service the command is an instance of")
 		}
+		if protocol != "" {
+			p, ok := mesh.ParseProtocol(protocol)
+			if !ok {
+				return usagef("--protocol %q is none that is known: http, http2, grpc, grpc-web, tcp, tls, https, mongo, mysql or redis", protocol)
+			}
+			cfg.Protocol = p
+		}
 		signals := make(chan os.Signal, 8)
 		signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT, syscall.SIGUSR1, syscall.SIGUSR2)
 		defer signal.Stop(signals)
 		survivePipes()
-		cfg.Command, cfg.Env, cfg.Signals, cfg.Proxy = args, os.Environ(), signals, dataPlane()
+		cfg.Command, cfg.Env, cfg.Signals, cfg.Proxy = args, os.Environ(), signals, dataPlane(cfg.Dir)
 		cfg.Out = os.Stderr // standard output is the command's
 		return fail(local.Run(c.Context(), cfg))
 	}

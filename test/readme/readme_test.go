@@ -7,7 +7,9 @@ package readme
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -15,6 +17,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -90,7 +93,38 @@ func walk(t *testing.T, user uint32) {
 			do(p, c)
 		}
 	}
+	p.spares()
 	p.leave()
+}
+
+// spares looks at what the mesh costs whoever runs workloads: the memory of their sidecars, at rest.
+func (p *person) spares() {
+	p.t.Helper()
+	const limit = 25 << 10 // KiB
+	files, err := filepath.Glob(filepath.Join(p.dir, ".meltemi", "proxies", "*.json"))
+	if err != nil || len(files) < 7 {
+		p.t.Fatalf("proxies of the mesh: %q, %v", files, err)
+	}
+	var rss []int
+	p.await("a mesh whose sidecars take 25 MiB or less", 3*time.Minute, func() bool {
+		rss = rss[:0]
+		for _, file := range files {
+			var about struct{ PID int }
+			b, err := os.ReadFile(file)
+			if err == nil {
+				err = json.Unmarshal(b, &about)
+			}
+			status, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/status", about.PID))
+			m := regexp.MustCompile(`(?m)^Name:\s+(\S+)[\s\S]*^VmRSS:\s+(\d+) kB`).FindSubmatch(status)
+			if err = errors.Join(err, err2); err != nil || m == nil || string(m[1]) != "meltemi-proxy" {
+				p.t.Fatalf("%s: no sidecar as the README starts them: %v\n%s", file, err, status)
+			}
+			kib, _ := strconv.Atoi(string(m[2]))
+			rss = append(rss, kib)
+		}
+		return slices.Max(rss) <= limit
+	})
+	p.t.Logf("memory of the proxies in KiB: %d", rss)
 }
 
 // A person sits in a copy of the repository.
