@@ -56,6 +56,7 @@ func run(args []string) int {
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	ctx, stop := daemon.Heed(context.Background(), signals, cfg.Logs.Logger("daemon"), func() { os.Exit(1) })
 	defer stop()
+	flags.NameProcess("meltemi-proxy")
 	lean.Pace()
 	p, err := proxy.New(cfg)
 	if err == nil {

@@ -54,6 +54,7 @@ const (
 func main() { os.Exit(run()) }
 
 func run() int {
+	flags.NameProcess("meltemi")
 	root := &cobra.Command{
 		Use:           "meltemi",
 		Short:         "A service mesh in one program",

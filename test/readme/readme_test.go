@@ -115,11 +115,11 @@ func (p *person) spares() {
 				err = json.Unmarshal(b, &about)
 			}
 			status, err2 := os.ReadFile(fmt.Sprintf("/proc/%d/status", about.PID))
-			m := regexp.MustCompile(`(?m)^Name:\s+(\S+)[\s\S]*^VmRSS:\s+(\d+) kB`).FindSubmatch(status)
-			if err = errors.Join(err, err2); err != nil || m == nil || string(m[1]) != "meltemi-proxy" {
-				p.t.Fatalf("%s: no sidecar as the README starts them: %v\n%s", file, err, status)
+			m := regexp.MustCompile(`(?m)^Name:\s+meltemi-proxy$[\s\S]*^VmRSS:\s+(\d+) kB`).FindSubmatch(status)
+			if err = errors.Join(err, err2); err != nil || m == nil {
+				p.t.Fatalf("%s: no process of meltemi-proxy: %v\n%s", file, err, status)
 			}
-			kib, _ := strconv.Atoi(string(m[2]))
+			kib, _ := strconv.Atoi(string(m[1]))
 			rss = append(rss, kib)
 		}
 		return slices.Max(rss) <= limit

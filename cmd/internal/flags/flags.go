@@ -6,7 +6,7 @@
 //
 //	flags.go    addresses, ports, labels, log levels
 //	proxy.go    Proxy: flags to proxy.Config
-//	process.go  Process: cores and profiles
+//	process.go  Process: cores and profiles; NameProcess
 package flags
 
 import (

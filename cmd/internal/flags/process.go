@@ -42,3 +42,7 @@ func Process(fs *pflag.FlagSet) func() (end func() error, err error) {
 		}, nil
 	}
 }
+
+// NameProcess has ps, top and pgrep show name, where the program was started through a descriptor and they would show
+// its number. Elsewhere than on Linux it does nothing.
+func NameProcess(name string) { _ = os.WriteFile("/proc/self/comm", []byte(name), 0) }
