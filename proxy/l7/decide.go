@@ -4,6 +4,7 @@
 package l7
 
 import (
+	"github.com/meltemi/meltemi/proxy/authz"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/l7/clock"
@@ -45,6 +46,19 @@ func (x *exchange) match() {
 	h := x.site.http
 	x.limits.Set(x.Request, clock.Caller{GRPC: x.GRPC, Internal: x.Internal, Expected: h.Router.RespectExpected}, h.MaxStreamDuration, d.Route.Forward)
 	put(&x.lastsUntil, x.limits.Duration)
+}
+
+// grounds fills in what policy and routing may decide by.
+func (x *exchange) grounds() {
+	c := x.Conn
+	x.Facts = authz.Facts{
+		Verified: c.Mutual, URISANs: c.Peer.URISANs, DNSSANs: c.Peer.DNSSANs, Subject: c.Peer.Subject,
+		DirectRemote: c.DirectRemote.Addr().Unmap(), Remote: x.Remote.Addr().Unmap(), Local: unmapped(c.Local),
+		SNI: c.SNI, Request: x.Request, Metadata: x.Facts.Metadata,
+	}
+	x.facts.Random, x.facts.Internal, x.facts.GRPC = x.Random, x.Internal, x.GRPC
+	x.facts.Presented = c.TLS != nil && len(c.TLS.PeerCertificates) > 0
+	x.facts.Validated, x.facts.Metadata = c.Mutual, x.Facts.Metadata
 }
 
 // admit runs the filter chain.

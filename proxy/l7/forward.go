@@ -5,18 +5,15 @@ package l7
 
 import (
 	"errors"
-	"io"
 	"net"
 	"os"
 	"strings"
 	"syscall"
 	"time"
 
-	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/l7/clock"
-	"github.com/meltemi/meltemi/proxy/l7/grpcstatus"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
@@ -285,64 +282,6 @@ func (x *exchange) giveUp(lease *upstream.Lease, f *fault.Fault) {
 	x.Response.Reset()
 	x.lease = nil
 	lease.Done(upstream.Outcome{Fault: f})
-}
-
-// endAttempt tells of an attempt that is over; f is why it failed, or nil.
-func (x *exchange) endAttempt(f *fault.Fault) {
-	if x.span != nil {
-		x.site.tracer.EndAttempt(&x.Exchange, x.span, f)
-		x.span = nil
-	}
-	x.site.attempts.LogAs(&x.Exchange, &x.record, "UpstreamEnd")
-}
-
-// discard ends an attempt whose response is not the one to relay. A short rest
-// of it that has come already is read, so that the connection can be kept.
-func (x *exchange) discard() {
-	lease := x.lease
-	o := upstream.Outcome{}
-	o.Status, o.GRPC = outcomeStatus(&x.Response)
-	x.endAttempt(nil)
-	_ = x.setStream(nil)
-	if x.body.Complete() {
-		o.Reusable = readRest(lease.Stream)
-	}
-	if !o.Reusable {
-		lease.Abort(codeCancel)
-	}
-	x.body.Detach()
-	x.Response.Reset()
-	x.lease = nil
-	lease.Done(o)
-}
-
-// readRest reads what has come of a body, and says whether that was all.
-func readRest(s upstream.Stream) bool {
-	b, ok := s.(buffered)
-	if !ok {
-		return false
-	}
-	scratch := scratches.Get().(*[scratchSize]byte)
-	defer scratches.Put(scratch)
-	for range 4 {
-		if b.Buffered() == 0 {
-			break
-		}
-		if _, err := s.Read(scratch[:]); err != nil {
-			return errors.Is(err, io.EOF)
-		}
-	}
-	_, err := s.Read(scratch[:0])
-	return errors.Is(err, io.EOF)
-}
-
-// outcomeStatus is what outlier detection is told: for gRPC, what the status in
-// a response's head stands for.
-func outcomeStatus(r *message.Response) (status int, grpc bool) {
-	if s, ok := r.Header.Lookup("grpc-status"); ok && r.Status == 200 {
-		return grpcstatus.HTTP(s), true
-	}
-	return r.Status, false
 }
 
 func isTimeout(err error) bool {

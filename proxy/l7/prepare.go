@@ -7,7 +7,6 @@ import (
 	"unsafe"
 
 	"github.com/meltemi/meltemi/message"
-	"github.com/meltemi/meltemi/proxy/authz"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/l7/sanitize"
 	"github.com/meltemi/meltemi/telemetry/trace"
@@ -81,19 +80,6 @@ func (x *exchange) decide(forced bool) {
 	}
 	x.reason = t.Sampling.Decide(&id, x.Request.Header.Has(clientID), forced)
 	t.Begin(&x.Exchange, x.reason != trace.NotTraced)
-}
-
-// grounds fills in what policy and routing may decide by.
-func (x *exchange) grounds() {
-	c := x.Conn
-	x.Facts = authz.Facts{
-		Verified: c.Mutual, URISANs: c.Peer.URISANs, DNSSANs: c.Peer.DNSSANs, Subject: c.Peer.Subject,
-		DirectRemote: c.DirectRemote.Addr().Unmap(), Remote: x.Remote.Addr().Unmap(), Local: unmapped(c.Local),
-		SNI: c.SNI, Request: x.Request, Metadata: x.Facts.Metadata,
-	}
-	x.facts.Random, x.facts.Internal, x.facts.GRPC = x.Random, x.Internal, x.GRPC
-	x.facts.Presented = c.TLS != nil && len(c.TLS.PeerCertificates) > 0
-	x.facts.Validated, x.facts.Metadata = c.Mutual, x.Facts.Metadata
 }
 
 // requestBytes is how long a request's head is on the wire, as HTTP/1 has it.

@@ -12,6 +12,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l7/grpcstatus"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
@@ -55,6 +56,15 @@ func (x *exchange) relay() *fault.Fault {
 		return x.endRelay(nil)
 	}
 	return x.relayBody()
+}
+
+// outcomeStatus is what outlier detection is told: for gRPC, what the status in
+// a response's head stands for.
+func outcomeStatus(r *message.Response) (status int, grpc bool) {
+	if s, ok := r.Header.Lookup("grpc-status"); ok && r.Status == 200 {
+		return grpcstatus.HTTP(s), true
+	}
+	return r.Status, false
 }
 
 // accepted says whether the upstream agrees to a tunnel.
@@ -196,26 +206,6 @@ func (x *exchange) clientFault(err error) *fault.Fault {
 			Object: "cluster " + x.Target.Cluster, Hint: "the response's head cannot be written as the client's HTTP version has it"}
 	}
 	return upload.ClientGone
-}
-
-// endLease ends the attempt whose response was relayed. Nothing of the response
-// may be looked at afterwards.
-func (x *exchange) endLease() {
-	lease := x.lease
-	if lease == nil {
-		return
-	}
-	x.endAttempt(x.outcome.Fault)
-	_ = x.setStream(nil)
-	if !x.body.Complete() {
-		x.outcome.Reusable = false // the response came before the request was over
-	}
-	if !x.outcome.Reusable {
-		lease.Abort(codeCancel)
-	}
-	x.body.Detach()
-	x.lease = nil
-	lease.Done(x.outcome)
 }
 
 var _ buffered = (interface {
