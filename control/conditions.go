@@ -19,6 +19,7 @@ const (
 	StateRefused  = "Refused"  // no version of it passed its check: nothing of it is in force, but what stands in for a security policy
 	StateRejected = "Rejected" // a proxy refuses what was made of it
 	StateOutdated = "Outdated" // the newest version is refused, the last good one is in force
+	StatePartial  = "Partial"  // every proxy has confirmed, but warnings name fields that are not in force, as they are not supported yet
 	StatePending  = "Pending"  // some proxies have not confirmed yet
 	StateEnforced = "Enforced" // every proxy that it concerns has confirmed
 	StateUnused   = "Unused"   // it concerns no proxy that is connected
@@ -48,6 +49,7 @@ func (c *Control) Conditions() []Condition {
 // conditions says it of those wanted.
 func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 	var out []Condition
+	partial := map[string]bool{}
 	c.graph.Read(func(ctx *derive.Context) {
 		for _, k := range c.written(ctx) {
 			if !wanted(k) {
@@ -62,6 +64,7 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 			case !s.Accepted:
 				cond.State = StateOutdated
 			}
+			partial[cond.Object] = s.Partial
 			if s.InForce {
 				cond.Since = c.gatherer.Since(k)
 			}
@@ -74,6 +77,9 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 	}
 	for i := range out {
 		c.enforcement(&out[i], nodes)
+		if out[i].State == StateEnforced && partial[out[i].Object] {
+			out[i].State = StatePartial
+		}
 	}
 	return out
 }

@@ -70,6 +70,15 @@ func TestConditionsFollowWhatHappens(t *testing.T) {
 		t.Fatal(err)
 	}
 
+	// What is enforced but for what is not supported yet, is so in part.
+	claim := strings.Replace(routeToV1, "  - route:", "  - match: [{headers: {\"@request.auth.claims.sub\": {exact: me}}}]\n    route:", 1)
+	p.write(t, "details-route.yaml", claim)
+	if c = p.becomes(t, object, StatePartial); c.Enforced != 1 || len(c.Problems) == 0 {
+		t.Errorf("%+v", c)
+	}
+	p.write(t, "details-route.yaml", routeToV1)
+	p.becomes(t, object, StateEnforced)
+
 	// A version that is refused leaves the last good one in force.
 	p.write(t, "details-route.yaml", strings.Replace(routeToV1, "http:", "htpp:", 1))
 	if c = p.becomes(t, object, StateOutdated); c.Enforced != 1 || len(c.Problems) == 0 {

@@ -141,7 +141,7 @@ func count(n int, one, many string) string {
 func (r *Report) states() string {
 	var parts []string
 	for _, state := range []string{
-		control.StateEnforced, control.StatePending, control.StateRejected, control.StateOutdated, control.StateRefused, control.StateUnused,
+		control.StateEnforced, control.StatePending, control.StateRejected, control.StatePartial, control.StateOutdated, control.StateRefused, control.StateUnused,
 	} {
 		n := 0
 		for i := range r.Conditions {

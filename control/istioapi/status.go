@@ -20,7 +20,9 @@ type Status struct {
 	// Accepted: the newest version has passed its check.
 	Accepted bool
 	// InForce: a version of it is in force, if not the newest then the last good one. What stands in for it is none.
-	InForce  bool
+	InForce bool
+	// Partial: it has fields that are not in force, as they are not supported yet.
+	Partial  bool
 	Problems []source.Problem // with places, in order
 }
 
@@ -58,7 +60,7 @@ func Review(g *derive.Graph, o *source.Objects, s intent.Settings, facts *regist
 	r.review = derive.NewQuery(g, "review", slices.Equal[[]source.Problem], r.one)
 	return &Statuses{
 		Of: derive.NewQuery(g, "status", func(a, b *Status) bool {
-			return a.Accepted == b.Accepted && a.InForce == b.InForce && slices.Equal(a.Problems, b.Problems)
+			return a.Accepted == b.Accepted && a.InForce == b.InForce && a.Partial == b.Partial && slices.Equal(a.Problems, b.Problems)
 		}, r.status),
 		Problems: derive.NewQuery(g, "problems", slices.Equal[[]source.Problem], r.all),
 	}
@@ -72,6 +74,7 @@ func (r *reviewer) status(c *derive.Context, k source.Key) *Status {
 			if p.Object == k {
 				s.Problems = append(s.Problems, p)
 				s.Accepted = s.Accepted && (p.Severity != source.Error || p.Beside)
+				s.Partial = s.Partial || p.Partial && !p.Beside
 			}
 		}
 	}

@@ -35,6 +35,8 @@ type Problem struct {
 	Message  string
 	// Beside says that it is about a text which does not stand for Object, as another one comes first. That one may be well.
 	Beside bool
+	// Partial says that the rest of the object is in force, but not what the field says, as Meltemi has not learned it yet.
+	Partial bool
 }
 
 // String is one line: place, severity, object, field and message.

@@ -31,6 +31,12 @@ func (c *checker) warnf(field, format string, args ...any) {
 	c.problems = append(c.problems, source.Problem{Field: field, Severity: source.Warning, Message: fmt.Sprintf(format, args...)})
 }
 
+// partf warns of a field that Meltemi does not implement, without refusing the rest of the object for that.
+func (c *checker) partf(field, format string, args ...any) {
+	c.warnf(field, format, args...)
+	c.problems[len(c.problems)-1].Partial = true
+}
+
 // unsupported refuses a field that Meltemi does not implement.
 func (c *checker) unsupported(field string) { c.errorf(field, "is not supported yet") }
 

@@ -109,7 +109,7 @@ func (c *checker) serverTLS(path string, t *networking.ServerTLSSettings, proto 
 	files := t.ServerCertificate != "" || t.PrivateKey != "" || t.CaCertificates != "" || len(t.TlsCertificates) > 0
 	secrets := t.CredentialName != "" || len(t.CredentialNames) > 0
 	if t.Mode == networking.ServerTLSSettings_AUTO_PASSTHROUGH {
-		c.warnf(path+".mode", "AUTO_PASSTHROUGH is not supported yet: this server is not opened")
+		c.partf(path+".mode", "AUTO_PASSTHROUGH is not supported yet: this server is not opened")
 	}
 	switch t.Mode {
 	case networking.ServerTLSSettings_PASSTHROUGH, networking.ServerTLSSettings_AUTO_PASSTHROUGH, networking.ServerTLSSettings_ISTIO_MUTUAL:
@@ -136,7 +136,7 @@ func (c *checker) serverTLS(path string, t *networking.ServerTLSSettings, proto 
 
 func (c *checker) certificates(path string, t *networking.ServerTLSSettings, files, secrets bool) {
 	if secrets || t.CaCertCredentialName != "" {
-		c.warnf(path, "certificates from secrets are not supported yet: connections to this server are closed; name files instead")
+		c.partf(path, "certificates from secrets are not supported yet: connections to this server are closed; name files instead")
 	}
 	needsCA := t.Mode == networking.ServerTLSSettings_MUTUAL || t.Mode == networking.ServerTLSSettings_OPTIONAL_MUTUAL
 	switch {

@@ -114,7 +114,7 @@ func (c *checker) httpMatch(path string, m *networking.HTTPMatchRequest) {
 				if _, ok := ClaimPath(name); !ok {
 					c.errorf(field, "%q names no claim; the form is %s.name or %s[name][name]", name, claimsPrefix, claimsPrefix)
 				} else {
-					c.warnf(field, "no request has a verified claim, because RequestAuthentication is not supported yet")
+					c.partf(field, "no request has a verified claim, because RequestAuthentication is not supported yet")
 				}
 			case Reserved(name):
 				c.warnf(field, "has no effect; the field %s beside it is meant for this", name)

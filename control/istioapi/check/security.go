@@ -41,7 +41,7 @@ func (c *checker) policy(o *source.Object[*source.AuthorizationPolicy]) {
 	case custom && s.GetProvider().GetName() == "":
 		c.errorf("spec.provider.name", "action CUSTOM needs a provider")
 	case custom:
-		c.warnf("spec.action", "CUSTOM is not supported yet: requests about which provider %q would be asked are denied", s.GetProvider().GetName())
+		c.partf("spec.action", "CUSTOM is not supported yet: requests about which provider %q would be asked are denied", s.GetProvider().GetName())
 	case s.GetProvider() != nil:
 		c.errorf("spec.provider", "goes with action CUSTOM only")
 	}
@@ -121,7 +121,7 @@ func (c *checker) policySource(path string, s *security.Source, custom bool) {
 }
 
 func (c *checker) tokenless(field string) {
-	c.warnf(field, "no request has a verified token, because RequestAuthentication is not supported yet")
+	c.partf(field, "no request has a verified token, because RequestAuthentication is not supported yet")
 }
 
 func (c *checker) account(field, v string) {
