@@ -181,6 +181,16 @@ func (u *up) prepare(ctx context.Context) error {
 	return u.folder.publish(u.journal, u.mesh)
 }
 
+// show shows a picture, with files as people are told of them.
+func (u *up) show(p watch.Picture) {
+	for i := range p.Problems {
+		if file := &p.Problems[i].File; *file != "" {
+			*file = shown(*file)
+		}
+	}
+	u.face.Show(p)
+}
+
 // shown is how people are told of files: from where they are.
 func shown(paths ...string) string {
 	here, err := os.Getwd()
@@ -300,7 +310,7 @@ func (u *up) run(ctx context.Context) error {
 	}
 	g.Add(daemon.Component{Name: "members", Started: membersUp, Grace: 4 * made.Patience, Run: func(ctx context.Context) error { return u.runMembers(ctx, membersUp) }})
 	g.Go("runs", u.watchRuns)
-	g.Go("watch", func(ctx context.Context) error { return u.watcher.Run(ctx, u.face.Show) })
+	g.Go("watch", func(ctx context.Context) error { return u.watcher.Run(ctx, u.show) })
 	if u.cfg.Check {
 		g.Go("check", func(ctx context.Context) error {
 			defer quit()

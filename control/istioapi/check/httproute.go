@@ -235,6 +235,8 @@ func (c *checker) rewrite(path string, r *networking.HTTPRewrite) {
 		c.errorf(path, "says nothing: uri, uriRegexRewrite or authority is wanted")
 	case x != nil && r.Uri != "":
 		c.errorf(path+".uriRegexRewrite", "cannot stand together with uri")
+	case r.Uri != "" && r.Uri[0] != '/':
+		c.errorf(path+".uri", "%q is no path, and no beginning of one: it must begin with /", r.Uri)
 	case x != nil:
 		c.regex(path+".uriRegexRewrite.match", x.Match)
 		if x.Rewrite == "" {
