@@ -50,9 +50,12 @@ const (
 )
 
 // path applies the rules for escapes, dots and slashes to a request target. The
-// query is left alone, a fragment is cut off.
+// query is left alone. A fragment is for clients alone (RFC 9110 section 4.1): a request
+// with one is refused, as by Envoy since CVE-2021-32779.
 func path(target string, cfg *config.HTTP) (string, verdict) {
-	target, _, _ = strings.Cut(target, "#")
+	if strings.IndexByte(target, '#') >= 0 {
+		return "", reject
+	}
 	p, query := target, ""
 	if i := strings.IndexByte(target, '?'); i >= 0 {
 		p, query = target[:i], target[i:]
