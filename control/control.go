@@ -123,7 +123,7 @@ func New(cfg Config) (*Control, error) {
 	c.hub = push.New(g, push.Config{Ready: c.ready, Log: cfg.Log("push"), Blames: func(r *xds.Resource, row derive.Origin) bool {
 		k, ok := row.Key.(source.Key)
 		return !ok || envoy.Blames(r, k)
-	}}, forProxies(g, backend))
+	}}, forProxies(g, backend, cfg.Mesh.HTTP10))
 	c.server = xds.NewServer(c.hub, xds.ServerConfig{Authenticate: authority.Authenticate, Log: cfg.Log("xds")})
 	c.metrics.Collect(c.count)
 	return c, nil
@@ -161,7 +161,7 @@ func keepFolder(state, folder string) string {
 }
 
 // forProxies joins the Envoy back end to the hub: everybody who speaks its types.
-func forProxies(g *derive.Graph, b *envoy.Backend) push.Backend {
+func forProxies(g *derive.Graph, b *envoy.Backend, http10 bool) push.Backend {
 	var kinds []push.Kind[sight.Client]
 	for _, k := range b.Kinds() {
 		kinds = append(kinds, push.NewKind(g, k.TypeURL, k.Names, k.Get, func(client sight.Client, name string) envoy.Named {
@@ -169,7 +169,11 @@ func forProxies(g *derive.Graph, b *envoy.Backend) push.Backend {
 		}))
 	}
 	everybody := func(*xds.Client) bool { return true }
-	parse := func(c *xds.Client) (sight.Client, error) { return sight.ParseClient(c.Node) }
+	parse := func(c *xds.Client) (sight.Client, error) {
+		client, err := sight.ParseClient(c.Node)
+		client.Traits.HTTP10 = client.Traits.HTTP10 || http10
+		return client, err
+	}
 	return push.NewBackend(everybody, parse, kinds...)
 }
 

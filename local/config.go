@@ -55,6 +55,8 @@ type UpConfig struct {
 
 	XDS, Monitoring uint16 // ports of the control plane
 
+	HTTP10 bool // proxies take HTTP/1.0, too
+
 	StartTimeout time.Duration // beyond this the mesh is given up
 }
 

@@ -372,6 +372,9 @@ func (u *up) runControl(ctx context.Context, started chan<- struct{}) error {
 		args:    controlArgs(u.folder.state(), u.mesh.Paths, listen, loopback(u.cfg.Monitoring).String(), servingNames(listen)),
 		log:     u.folder.log("control"),
 	}
+	if u.cfg.HTTP10 {
+		c.args = append(c.args, "--http10")
+	}
 	_ = os.Remove(c.log)
 	p, err := start(u.journal, c)
 	if err != nil {

@@ -33,6 +33,7 @@ signs certificates, and tells every proxy what concerns it.`,
 	fs.StringVar((*string)(&cfg.Mesh.TrustDomain), "trust-domain", string(cfg.Mesh.TrustDomain), "trust domain of all identities")
 	fs.DurationVar(&cfg.CertLifetime, "cert-lifetime", 0, "lifetime of workload certificates; 0: 24 hours")
 	fs.StringVar(&cfg.Mesh.AccessLogFile, "access-log-file", cfg.Mesh.AccessLogFile, "where proxies write their access log, such as /dev/stdout; empty: nowhere")
+	fs.BoolVar(&cfg.Mesh.HTTP10, "http10", false, "have proxies take HTTP/1.0, too; without it they answer 426")
 	fs.StringVar(&levels, "log-level", "info", "trace, debug, info, warning, error or off; COMPONENT=LEVEL for one component")
 	c.RunE = work(func(ctx context.Context, _ []string) error {
 		if cfg.State == "" {

@@ -43,6 +43,7 @@ are told of their proxy by HTTP_PROXY. Everything that was made is removed at th
 	fs.StringVar(&cfg.Sample, "sample", cfg.Sample, "folder the sample's configuration is written to")
 	fs.BoolVar(&cfg.NoCapture, "no-capture", false, "use explicit proxies even where traffic could be captured")
 	fs.Float64Var(&cfg.Traffic, "traffic", cfg.Traffic, "requests per second to make, so that there is something to see; 0: none")
+	fs.BoolVar(&cfg.HTTP10, "http10", false, "have proxies take HTTP/1.0, too; without it they answer 426")
 	fs.Uint16Var(&cfg.XDS, "xds-port", cfg.XDS, "port of the control plane")
 	fs.Uint16Var(&cfg.Monitoring, "monitoring-port", cfg.Monitoring, "port of the control plane's monitoring")
 	c.RunE = workThatLeavesThings(func(ctx context.Context, insist <-chan struct{}, args []string) error {

@@ -23,6 +23,8 @@ type Settings struct {
 	AllowAny bool
 	// InboundLocalhost: inbound traffic goes to 127.0.0.1, not to the workload's address.
 	InboundLocalhost bool
+	// HTTP10: every proxy takes HTTP/1.0 (Istio's PILOT_HTTP10), not only those whose metadata say so.
+	HTTP10 bool
 
 	ConnectTimeout   time.Duration
 	DetectionTimeout time.Duration // of sniffing; zero: no limit

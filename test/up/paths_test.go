@@ -61,7 +61,7 @@ func TestSpellingsOfADeniedPath(t *testing.T) {
 	}
 	for _, word := range []string{"gate", "work"} {
 		poll(t, "the policy on "+word, func() error {
-			if status, err := raw("/" + word); err != nil || status != http.StatusForbidden {
+			if status, err := raw("/"+word, "HTTP/1.1"); err != nil || status != http.StatusForbidden {
 				return fmt.Errorf("%d, %v", status, err)
 			}
 			return nil
@@ -69,34 +69,47 @@ func TestSpellingsOfADeniedPath(t *testing.T) {
 		escaped := fmt.Sprintf("%%%02x", word[0]) + word[1:]
 		for _, same := range []string{"/X", "/X/", "/X/y", "/X?y", "/X#y", "/./X", "/y/../X", "/../X", "/y/%2e%2e/X", "/X/.", "/X/./y", "/" + escaped, "/%2E/" + escaped, `/y\..\X`, `/X\y`, "/y//../../X"} {
 			path := strings.ReplaceAll(same, "X", word)
-			if status, err := raw(path); err != nil || status != http.StatusForbidden && status != http.StatusBadRequest {
+			if status, err := raw(path, "HTTP/1.1"); err != nil || status != http.StatusForbidden && status != http.StatusBadRequest {
 				t.Errorf("%s: %d, %v", path, status, err)
 			}
 		}
 		for _, other := range []string{"//X", "/X;y", "/X%2fy", "/%2fX", "/X%5cy", "/Xy", "/%25" + escaped[1:], "/" + strings.ToUpper(word)} {
 			path := strings.ReplaceAll(other, "X", word)
-			if status, err := raw(path); err != nil || status != http.StatusNotFound && status != http.StatusTemporaryRedirect { // which productpage says
+			if status, err := raw(path, "HTTP/1.1"); err != nil || status != http.StatusNotFound && status != http.StatusTemporaryRedirect { // which productpage says
 				t.Errorf("%s: %d, %v", path, status, err)
 			}
 		}
 		for _, none := range []string{`\X`, "/X%00", "/%00/X", "X"} {
 			path := strings.ReplaceAll(none, "X", word)
-			if status, err := raw(path); err != nil || status != http.StatusBadRequest {
+			if status, err := raw(path, "HTTP/1.1"); err != nil || status != http.StatusBadRequest {
 				t.Errorf("%s: %d, %v", path, status, err)
 			}
 		}
 	}
 }
 
+// HTTP/1.0 is taken where it is asked for, as in Istio.
+func TestHTTP10(t *testing.T) {
+	for flag, want := range map[string]int{"--http10": 200, "--http10=false": 426} {
+		s := start(t, 0, "--no-capture", "--traffic", "0", flag)
+		s.awaitReady()
+		if got, err := raw("/productpage", "HTTP/1.0"); err != nil || got != want {
+			t.Errorf("%s: %d, %v, want %d", flag, got, err, want)
+		}
+		s.interrupt()
+		s.awaitEnd()
+	}
+}
+
 // raw asks the gateway for a path as it is spelled.
-func raw(path string) (int, error) {
+func raw(path, version string) (int, error) {
 	conn, err := net.DialTimeout("tcp", "127.0.0.1:8080", 5*time.Second)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
-	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: localhost:8080\r\nConnection: close\r\n\r\n", path); err != nil {
+	if _, err := fmt.Fprintf(conn, "GET %s %s\r\nHost: localhost:8080\r\nConnection: close\r\n\r\n", path, version); err != nil {
 		return 0, err
 	}
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
