@@ -279,7 +279,7 @@ func (c *checker) clientTLS(path string, t *networking.ClientTLSSettings) {
 	if t.CredentialName != "" && files {
 		c.errorf(path+".credentialName", "cannot stand together with files")
 	} else if t.CredentialName != "" {
-		c.partf(path+".credentialName", "certificates from secrets are not supported yet: requests get 503; name files instead")
+		c.partf(path+".credentialName", "certificates from secrets are not supported yet: clusters wait for them, so that what was before stays, or requests get 503; name files instead")
 	}
 	if t.InsecureSkipVerify.GetValue() && (t.CaCertificates != "" || len(t.SubjectAltNames) > 0) {
 		c.errorf(path+".insecureSkipVerify", "verifies nothing, yet caCertificates or subjectAltNames are given")
