@@ -7,6 +7,7 @@
 //	admin.go     View: what the pages ask of the proxy; the table of pages
 //	stats.go     /stats and /stats/prometheus
 //	clusters.go  /clusters
+//	narrow.go    what of /config_dump is asked for
 //	pages.go     the rest: readiness, listeners, logging, drain, quit
 package admin
 
@@ -81,7 +82,7 @@ func Register(a *daemon.Admin, cfg Config) {
 		{"GET", "/stats/prometheus", "the same for Prometheus", p.prometheus},
 		{"GET", "/clusters", "clusters and endpoints; ?format=json", p.clusters},
 		{"GET", "/listeners", "open sockets; ?format=json", p.listeners},
-		{"GET", "/config_dump", "all configuration; ?include_eds", p.configDump},
+		{"GET", "/config_dump", "all configuration; ?include_eds, ?resource=LIST, ?name_regex=REGEX, ?mask=FIELDS", p.configDump},
 		{"GET", "/certs", "the workload's certificate", p.certs},
 		{"GET", "/memory", "memory in use", p.memory},
 		{"GET", "/logging", "log levels", p.logging},

@@ -5,6 +5,7 @@ package admin
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -83,7 +84,15 @@ func (p *pages) listeners(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *pages) configDump(w http.ResponseWriter, r *http.Request) {
-	m, err := p.Proxy.ConfigDump(r.URL.Query().Has("include_eds"))
+	q := r.URL.Query()
+	m, err := p.Proxy.ConfigDump(q.Has("include_eds"))
+	if err == nil {
+		m, err = narrow(m, q)
+	}
+	if bad := (badQuery{}); errors.As(err, &bad) {
+		http.Error(w, bad.text, bad.status)
+		return
+	}
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
