@@ -227,6 +227,9 @@ func TestExplain(t *testing.T) {
 }
 
 func TestCheckDoesNotAllocate(t *testing.T) {
+	if poolsForget {
+		t.Skip("regular expressions are matched with what pools keep")
+	}
 	re, _ := match.Regex(`spiffe://.+/ns/a/(.+/|)sa/b(/.+)?`)
 	r := compile(t, Deny, policyOf("a", header(":method", match.Exact("POST")), anyone),
 		policyOf("b", Rule{Op: Path, Text: match.Prefix("/admin")}, anyone),
