@@ -37,10 +37,10 @@ type Config struct {
 	Store         Store
 	Network       string // of the proxy; addresses are asked for as network/ip
 
-	// Wait is how long a first connection is held.
+	// Wait is how long a first connection is held for the control plane's answer.
 	Wait time.Duration
-	// Grace is how long a lost control plane counts as there: it is usually back
-	// in a moment.
+	// Grace is how long a lost control plane counts as there, so that first connections are held for it: one that
+	// is started again, with what makes proxies find it, takes seconds.
 	Grace time.Duration
 	// Idle is how long a destination of the mesh is kept unused, Unknown any other.
 	Idle, Unknown time.Duration
@@ -61,7 +61,7 @@ type Config struct {
 // and Store are still to be given.
 func Defaults() Config {
 	return Config{
-		Wait: 2 * time.Second, Grace: 2 * time.Second,
+		Wait: 2 * time.Second, Grace: 10 * time.Second,
 		Idle: 10 * time.Minute, Unknown: 30 * time.Second,
 		MaxDestinations: 20_000, MaxUnknown: 1_000, MaxWaiting: 1_024,
 		ScanRate: 200, ScanBurst: 1_000,
@@ -155,7 +155,8 @@ func (d *Directory) SetKnown(k *Known) { d.known.Store(k) }
 // when the connection is over.
 //
 // A destination that is used costs one map lookup. A new one is held while the
-// control plane is asked, at most Config.Wait. An error is a *fault.Fault: the
+// control plane is asked, at most Config.Wait, or until one that was just lost is
+// back and has been asked, at most Config.Grace more. An error is a *fault.Fault: the
 // destination may be the mesh's, and what is needed to reach it has not arrived.
 func (d *Directory) Lookup(ctx context.Context, dst netip.AddrPort) (*Destination, error) {
 	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
@@ -211,22 +212,24 @@ func (d *Directory) find(ctx context.Context, t target) (*Destination, error) {
 		return d.answer(t, found, f)
 	}
 	e.waiting++
-	ready := e.ready
-	d.mu.Unlock()
-
-	held := time.NewTimer(d.cfg.Wait - begun.Sub(e.begun))
-	defer held.Stop()
+	ready, left := e.ready, d.leftLocked(e)
 	var gone error
-	select {
-	case <-ready:
-	case <-held.C:
-	case <-ctx.Done():
-		gone = ctx.Err()
+	for over := false; found == nil && f == nil && !over; left = d.leftLocked(e) {
+		d.mu.Unlock()
+		held := time.NewTimer(left)
+		select {
+		case <-ready:
+			over = true
+		case <-held.C:
+		case <-ctx.Done():
+			gone, over = ctx.Err(), true
+		}
+		held.Stop()
+		d.mu.Lock()
+		found, f = e.outcome(d)
 	}
-
-	d.mu.Lock()
 	e.waiting--
-	if found, f = e.outcome(d); found == nil && f == nil {
+	if found == nil && f == nil {
 		f = d.lateLocked(e)
 	}
 	d.stats.held(time.Since(begun))

@@ -144,10 +144,26 @@ func (d *Directory) hopelessLocked(e *entry) *fault.Fault {
 			Hint: "the proxy cannot use what the control plane sent: " + e.err.Error(), Err: errRefused,
 		}
 	}
-	if _, away := d.awayLocked(); away || time.Since(e.begun) >= d.cfg.Wait {
+	if d.leftLocked(e) <= 0 {
 		return d.lateLocked(e)
 	}
 	return nil
+}
+
+// leftLocked is how much longer e is waited for; not positive if no longer. Who is asked before the control plane is
+// lost is asked again when it is back.
+func (d *Directory) leftLocked(e *entry) time.Duration {
+	end := e.begun.Add(d.cfg.Wait)
+	switch {
+	case !d.link.up:
+		end = d.link.since.Add(d.cfg.Grace)
+	case d.link.since.After(e.begun):
+		end = d.link.since.Add(d.cfg.Wait)
+	}
+	if most := e.begun.Add(d.cfg.Wait + d.cfg.Grace); end.After(most) {
+		end = most // a connection that comes and goes
+	}
+	return time.Until(end)
 }
 
 // lateLocked says that e was not ready in time, and what it lacks.

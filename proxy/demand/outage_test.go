@@ -66,7 +66,7 @@ func TestOutage(t *testing.T) {
 		r.stopServer()
 		synctest.Wait()
 
-		r.expect(t, "just lost", "10.1.0.2:5432", "control_plane_unavailable", 2*time.Second)
+		r.expect(t, "just lost", "10.1.0.2:5432", "control_plane_unavailable", 10*time.Second)
 		time.Sleep(time.Minute)
 		r.expect(t, "away", "10.1.0.1:80", web.host, 0)
 		if d := r.look(t, "10.1.0.1:80"); d != used || ready(d) != "" {
@@ -157,6 +157,30 @@ func TestShortOutage(t *testing.T) {
 		if got != web.host || took < 500*time.Millisecond || took > 900*time.Millisecond {
 			t.Errorf("%s after %v", got, took)
 		}
+	})
+}
+
+// Who calls first while the control plane is started again is held until it has been asked, however late in the outage.
+func TestRestart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		w.add(web)
+		w.add(db)
+		r := newRig(t, w, nil)
+		r.stopServer()
+		time.AfterFunc(6*time.Second, r.startIt)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if got, took := r.try(t, "10.1.0.1:80"); got != web.host || took > 9*time.Second {
+				t.Errorf("called at once: %s after %v", got, took)
+			}
+		}()
+		time.Sleep(5 * time.Second)
+		if got, took := r.try(t, "10.1.0.2:5432"); got != db.host || took > 4*time.Second {
+			t.Errorf("called later: %s after %v", got, took)
+		}
+		<-done
 	})
 }
 
