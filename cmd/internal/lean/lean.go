@@ -38,7 +38,8 @@ func Pace() {
 var settled = [...]time.Duration{3 * time.Second, time.Minute}
 
 // Settle waits until ready returns nil, lets things calm down and gives back what
-// only starting took, and then what every burst of traffic took, until ctx ends.
+// only starting took, and then what every burst of traffic took, until ctx ends. What of the program a quiet process
+// has not used since the last time it gives back every minute: each page that is used maps its neighbours, too.
 func Settle(ctx context.Context, ready func() error) {
 	const poll = 200 * time.Millisecond
 	for ready() != nil {
@@ -53,10 +54,14 @@ func Settle(ctx context.Context, ready func() error) {
 		giveBack()
 	}
 	var p pulse
-	for last := spent(); wait(ctx, beat); {
+	last := spent()
+	for n := 1; wait(ctx, beat); n++ {
 		now := spent()
-		if p.calmed(now - last) {
+		switch used := now - last; {
+		case p.calmed(used):
 			giveBack()
+		case used < calm && n%beatsPerMinute == 0:
+			dropCode()
 		}
 		last = now
 	}
@@ -68,7 +73,10 @@ func giveBack() {
 }
 
 // beat is how often the process looks at how busy it is.
-const beat = 15 * time.Second
+const (
+	beat           = 15 * time.Second
+	beatsPerMinute = int(time.Minute / beat)
+)
 
 // Of one beat, in time of a processor: what is a burst, and what is calm.
 const (
