@@ -9,9 +9,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meltemi/meltemi/control/envoy/sight"
+	"github.com/meltemi/meltemi/control/intent"
 	"github.com/meltemi/meltemi/control/push"
 	"github.com/meltemi/meltemi/control/source"
 	"github.com/meltemi/meltemi/derive"
+	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/xds"
 )
 
 // The states of an object, the worst that holds.
@@ -22,7 +26,7 @@ const (
 	StatePartial  = "Partial"  // every proxy has confirmed, but warnings name fields that are not in force, as they are not supported yet
 	StatePending  = "Pending"  // some proxies have not confirmed yet
 	StateEnforced = "Enforced" // every proxy that it concerns has confirmed
-	StateUnused   = "Unused"   // it concerns no proxy that is connected
+	StateUnused   = "Unused"   // it concerns no proxy that is connected, or has no effect, as a warning says
 )
 
 // A Condition is what became of an object: one line of /debug/conditions.
@@ -34,8 +38,10 @@ type Condition struct {
 	// Since is when the version that is in force came; zero if none is.
 	Since time.Time `json:"since,omitzero"`
 	// Concerned proxies have something made of the object; where Enforced, all of it.
-	Concerned int              `json:"concerned"`
-	Enforced  int              `json:"enforced"`
+	Concerned int `json:"concerned"`
+	Enforced  int `json:"enforced"`
+	// Selective: the object is for workloads that it selects.
+	Selective bool             `json:"selective,omitempty"`
 	Waiting   []string         `json:"waiting,omitempty"` // nodes
 	Rejecting []push.Rejection `json:"rejecting,omitempty"`
 	Problems  []Problem        `json:"problems,omitempty"`
@@ -50,7 +56,10 @@ func (c *Control) Conditions() []Condition {
 func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 	var out []Condition
 	partial := map[string]bool{}
+	clients := c.clients()
+	var sel selection
 	c.graph.Read(func(ctx *derive.Context) {
+		sel = c.selection(ctx, clients)
 		for _, k := range c.written(ctx) {
 			if !wanted(k) {
 				continue
@@ -63,6 +72,8 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 				cond.State = StateRefused
 			case !s.Accepted:
 				cond.State = StateOutdated
+			case s.Idle:
+				cond.State = StateUnused
 			}
 			partial[cond.Object] = s.Partial
 			if s.InForce {
@@ -72,11 +83,11 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 		}
 	})
 	nodes := map[string]string{}
-	for _, s := range c.hub.Status() {
-		nodes[s.ID] = s.Node
+	for client := range clients {
+		nodes[client.ID] = client.Node.GetId()
 	}
 	for i := range out {
-		c.enforcement(&out[i], nodes)
+		c.enforcement(&out[i], nodes, sel)
 		if out[i].State == StateEnforced && partial[out[i].Object] {
 			out[i].State = StatePartial
 		}
@@ -86,12 +97,16 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 
 // enforcement adds what the proxies made of the object. It is asked outside of
 // any reading, since the hub reads by itself.
-func (c *Control) enforcement(cond *Condition, nodes map[string]string) {
+func (c *Control) enforcement(cond *Condition, nodes map[string]string, sel selection) {
 	k, ok := parseKey(cond.Object)
-	if !ok || cond.State == StateRefused {
+	if !ok || cond.State == StateRefused || cond.State == StateUnused {
 		return
 	}
-	e := c.hub.Enforcement(derive.Origin{Table: string(k.Kind), Key: k}, c.holds(k))
+	e := c.hub.Enforcement(derive.Origin{Table: string(k.Kind), Key: k}, c.holds(k), sel.concerns(k))
+	switch k.Kind {
+	case source.KindAuthorizationPolicy, source.KindPeerAuthentication, source.KindTelemetry, source.KindSidecar:
+		cond.Selective = true
+	}
 	cond.Concerned, cond.Enforced, cond.Rejecting = e.Concerned, e.Enforced, e.Rejecting
 	for _, id := range e.Waiting {
 		cond.Waiting = append(cond.Waiting, nodes[id])
@@ -112,6 +127,76 @@ func (c *Control) enforcement(cond *Condition, nodes map[string]string) {
 	default:
 		cond.State = StateEnforced
 	}
+}
+
+// clients are the connected proxies, as selectors see them.
+func (c *Control) clients() map[*xds.Client]intent.Subject {
+	all := map[*xds.Client]intent.Subject{}
+	for _, client := range c.hub.Clients() {
+		if parsed, err := sight.ParseClient(client.Node); err == nil {
+			all[client] = parsed.Subject
+		}
+	}
+	return all
+}
+
+// A selection says for which proxies objects are that select workloads. All that may select a workload is read for its
+// proxy, so that having been read says nothing.
+type selection struct {
+	clients map[*xds.Client]intent.Subject
+	chosen  map[source.Key]map[intent.Subject]bool
+	rules   map[source.Key]mesh.Labels // selectors of DestinationRules
+}
+
+func (c *Control) selection(ctx *derive.Context, clients map[*xds.Client]intent.Subject) selection {
+	s := selection{clients: clients, chosen: map[source.Key]map[intent.Subject]bool{}, rules: map[source.Key]mesh.Labels{}}
+	choose := func(k source.Key, subject intent.Subject) {
+		if s.chosen[k] == nil {
+			s.chosen[k] = map[intent.Subject]bool{}
+		}
+		s.chosen[k][subject] = true
+	}
+	done := map[intent.Subject]bool{}
+	for _, subject := range clients {
+		if done[subject] {
+			continue
+		}
+		done[subject] = true
+		choose(c.wishes.Sidecar.Get(ctx, subject).Object, subject)
+		for _, p := range c.wishes.Authorization.Get(ctx, subject).Policies {
+			choose(p.Object, subject)
+		}
+		for _, origins := range [][]source.Origin{c.wishes.PeerAuth.Get(ctx, subject).Origins, c.wishes.AccessLog.Get(ctx, subject).Origins} {
+			for _, o := range origins {
+				choose(o.Object, subject)
+			}
+		}
+	}
+	for _, k := range c.objects.DestinationRules.Keys(ctx) {
+		if o, ok := c.objects.DestinationRules.Get(ctx, k); ok && len(o.Spec.GetWorkloadSelector().GetMatchLabels()) > 0 {
+			s.rules[k] = o.Spec.WorkloadSelector.MatchLabels
+		}
+	}
+	return s
+}
+
+// concerns is for push.Hub.Enforcement.
+func (s selection) concerns(k source.Key) func(*xds.Client) bool {
+	switch k.Kind {
+	case source.KindAuthorizationPolicy, source.KindTelemetry, source.KindSidecar:
+		return func(client *xds.Client) bool { return s.chosen[k][s.clients[client]] }
+	case source.KindPeerAuthentication:
+		// Who calls those that it is for must know of it.
+		return func(*xds.Client) bool { return len(s.chosen[k]) > 0 }
+	case source.KindDestinationRule:
+		if selector := s.rules[k]; selector != nil {
+			return func(client *xds.Client) bool {
+				subject := s.clients[client]
+				return subject.Namespace == k.Namespace && selector.Match(subject.Labels())
+			}
+		}
+	}
+	return nil
 }
 
 // written lists the objects that people write: those in force, and those of which

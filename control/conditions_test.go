@@ -79,6 +79,26 @@ func TestConditionsFollowWhatHappens(t *testing.T) {
 	p.write(t, "details-route.yaml", routeToV1)
 	p.becomes(t, object, StateEnforced)
 
+	// What selects workloads concerns those whom it selects.
+	policy := func(app string) string {
+		return "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p, namespace: default}\n" +
+			"spec: {selector: {matchLabels: {app: " + app + "}}, rules: [{}]}\n"
+	}
+	const inbound = "AuthorizationPolicy/default/p"
+	p.write(t, "policy.yaml", policy("productpage"))
+	side.sub.Subscribe(envoy.TypeListener)
+	if c = p.becomes(t, inbound, StateEnforced); c.Concerned != 1 {
+		t.Errorf("%+v", c)
+	}
+	p.write(t, "policy.yaml", policy("prodcutpage"))
+	if c = p.becomes(t, inbound, StateUnused); c.Concerned != 0 {
+		t.Errorf("%+v", c)
+	}
+	// One that always comes second is not in force anywhere.
+	p.write(t, "later.yaml", strings.Replace(routeToV1, "name: details,", "name: zz,", 1))
+	p.becomes(t, "VirtualService/default/zz", StateUnused)
+	p.becomes(t, object, StateEnforced)
+
 	// A version that is refused leaves the last good one in force.
 	p.write(t, "details-route.yaml", strings.Replace(routeToV1, "http:", "htpp:", 1))
 	if c = p.becomes(t, object, StateOutdated); c.Enforced != 1 || len(c.Problems) == 0 {

@@ -81,6 +81,7 @@ type Control struct {
 	graph     *derive.Graph
 	gatherer  *source.Gatherer
 	objects   *source.Objects
+	wishes    *intent.Wishes
 	statuses  *istioapi.Statuses
 	authority *ca.Authority
 	hub       *push.Hub
@@ -117,7 +118,7 @@ func New(cfg Config) (*Control, error) {
 	backend := envoy.New(g, facts, wishes)
 
 	c := &Control{
-		cfg: cfg, graph: g, gatherer: gatherer, objects: objects, authority: authority, metrics: telemetry.NewRegistry(telemetry.Config{}),
+		cfg: cfg, graph: g, gatherer: gatherer, objects: objects, wishes: wishes, authority: authority, metrics: telemetry.NewRegistry(telemetry.Config{}),
 		statuses: istioapi.Review(g, objects, cfg.Mesh, facts, wishes),
 	}
 	c.hub = push.New(g, push.Config{Ready: c.ready, Log: cfg.Log("push"), Blames: func(r *xds.Resource, row derive.Origin) bool {

@@ -86,6 +86,7 @@ func (r *reviewer) delegate(c *derive.Context, out *findings, field string, root
 
 // rivals warns where another object routes the same host for the same sidecars and goes first.
 func (r *reviewer) rivals(c *derive.Context, out *findings, k source.Key, set *intent.RouteSet) {
+	lost := 0
 	for i, h := range set.Hosts {
 		owner := r.facts.Resolve.Get(c, registry.HostFrom{Namespace: k.Namespace, Host: h}).Namespace
 		field := at("spec.hosts[%d]", i)
@@ -98,6 +99,7 @@ func (r *reviewer) rivals(c *derive.Context, out *findings, k source.Key, set *i
 			to := exportTo(o.Spec.ExportTo, r.routeExportTo, other.Namespace)
 			if to.To(k.Namespace) && intent.Precedence(k.Namespace, owner)(other, k) < 0 {
 				out.warnf(field, "%s is routed by %s, too, which goes first; for sidecars this object has no effect on it", h, other)
+				lost++
 				elsewhere = source.Key{}
 				break
 			}
@@ -108,6 +110,9 @@ func (r *reviewer) rivals(c *derive.Context, out *findings, k source.Key, set *i
 		if !elsewhere.IsZero() {
 			out.warnf(field, "%s is routed by %s, too, which goes first except for sidecars of namespace %s", h, elsewhere, k.Namespace)
 		}
+	}
+	if lost > 0 && lost == len(set.Hosts) && len(set.Gateways) == 1 {
+		out.list[len(out.list)-1].Idle = true // it is for sidecars alone
 	}
 }
 

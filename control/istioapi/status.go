@@ -22,7 +22,9 @@ type Status struct {
 	// InForce: a version of it is in force, if not the newest then the last good one. What stands in for it is none.
 	InForce bool
 	// Partial: it has fields that are not in force, as they are not supported yet.
-	Partial  bool
+	Partial bool
+	// Idle: nothing of it has an effect, as others go first.
+	Idle     bool
 	Problems []source.Problem // with places, in order
 }
 
@@ -60,7 +62,7 @@ func Review(g *derive.Graph, o *source.Objects, s intent.Settings, facts *regist
 	r.review = derive.NewQuery(g, "review", slices.Equal[[]source.Problem], r.one)
 	return &Statuses{
 		Of: derive.NewQuery(g, "status", func(a, b *Status) bool {
-			return a.Accepted == b.Accepted && a.InForce == b.InForce && a.Partial == b.Partial && slices.Equal(a.Problems, b.Problems)
+			return a.Accepted == b.Accepted && a.InForce == b.InForce && a.Partial == b.Partial && a.Idle == b.Idle && slices.Equal(a.Problems, b.Problems)
 		}, r.status),
 		Problems: derive.NewQuery(g, "problems", slices.Equal[[]source.Problem], r.all),
 	}
@@ -80,7 +82,10 @@ func (r *reviewer) status(c *derive.Context, k source.Key) *Status {
 	}
 	s.Accepted = s.Accepted && s.InForce
 	if s.InForce {
-		s.Problems = append(s.Problems, r.located(c, k)...)
+		for _, p := range r.located(c, k) {
+			s.Problems = append(s.Problems, p)
+			s.Idle = s.Idle || p.Idle
+		}
 	}
 	slices.SortStableFunc(s.Problems, source.Problem.Compare)
 	return s

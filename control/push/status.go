@@ -345,8 +345,17 @@ type Enforcement struct {
 	Settled bool
 }
 
-// Enforcement tells where the row named o is in force; holds is what derive's Table.Holds says of that row.
-func (h *Hub) Enforcement(o derive.Origin, holds []*derive.Hold) Enforcement {
+// Clients are the connected proxies.
+func (h *Hub) Clients() (all []*xds.Client) {
+	for _, f := range h.open() {
+		all = append(all, f.client)
+	}
+	return all
+}
+
+// Enforcement tells where the row named o is in force; holds is what derive's Table.Holds says of that row. What is
+// made for a proxy may have read a row that has no part in it: concerns says of a proxy whether the row can have one; nil: of all.
+func (h *Hub) Enforcement(o derive.Origin, holds []*derive.Hold, concerns func(*xds.Client) bool) Enforcement {
 	e := Enforcement{Settled: true}
 	byFeed := map[*derive.Watcher][]*derive.Hold{}
 	for _, hold := range holds {
@@ -357,7 +366,7 @@ func (h *Hub) Enforcement(o derive.Origin, holds []*derive.Hold) Enforcement {
 			e.Settled = false
 		}
 		mine := byFeed[f.watcher]
-		if len(mine) == 0 {
+		if len(mine) == 0 || concerns != nil && !concerns(f.client) {
 			continue
 		}
 		e.Concerned++

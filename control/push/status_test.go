@@ -92,7 +92,7 @@ func TestAnswersThatNeverCome(t *testing.T) {
 		f.Ack(typeCluster, took(t, f, moment).Nonce)
 		enforced := func() string {
 			k := thing{typeCluster, "a"}
-			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k))
+			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k), nil)
 			return fmt.Sprintf("%d of %d, %d waiting", e.Enforced, e.Concerned, len(e.Waiting))
 		}
 		expect(t, "answered", enforced(), "1 of 1, 0 waiting")
@@ -238,7 +238,7 @@ func TestARowWithoutAPartIsNotBlamed(t *testing.T) {
 		w.set(typeCluster, "b", "1")
 		enforced := func(name string) string {
 			k := thing{typeCluster, name}
-			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k))
+			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k), nil)
 			return fmt.Sprintf("%d of %d, %d waiting, %d rejecting", e.Enforced, e.Concerned, len(e.Waiting), len(e.Rejecting))
 		}
 		f.Subscribe(typeCluster, nil, nil, true)
@@ -258,7 +258,7 @@ func TestEnforcement(t *testing.T) {
 		other := w.open(t, "other", "y")
 		enforced := func(name string) string {
 			k := thing{typeCluster, name}
-			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k))
+			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k), nil)
 			s := fmt.Sprintf("%d of %d", e.Enforced, e.Concerned)
 			if len(e.Waiting) > 0 {
 				s += fmt.Sprint(", waiting for ", e.Waiting)

@@ -37,6 +37,8 @@ type Problem struct {
 	Beside bool
 	// Partial says that the rest of the object is in force, but not what the field says, as Meltemi has not learned it yet.
 	Partial bool
+	// Idle says that nothing of the object has an effect.
+	Idle bool
 }
 
 // String is one line: place, severity, object, field and message.
