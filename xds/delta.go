@@ -62,7 +62,8 @@ func (d *delta) want(w *watch, r *request) (change, bool) {
 		w.wildcard = len(asked) == 0 && !namedOnly(w.typeURL)
 		w.initial = maps.Clone(r.initial)
 	} else if len(w.initial) > 0 {
-		w.askedAgain(r.add)
+		again, _ := strip(r.add, gone)
+		w.askedAgain(again)
 	}
 	w.wildcard = (w.wildcard || star) && !unstar
 	if !w.wildcard {
@@ -75,6 +76,7 @@ func (d *delta) want(w *watch, r *request) (change, bool) {
 		w.names[n] = struct{}{}
 	}
 	for _, n := range remove {
+		delete(w.again, n)
 		if _, ok := w.names[n]; ok {
 			delete(w.names, n)
 			ch.remove = append(ch.remove, n)

@@ -236,6 +236,22 @@ func TestUnacknowledgedResponsesDoNotPileUp(t *testing.T) {
 	}
 }
 
+// What is remembered of a client's wishes is no more than counts against its limit.
+func TestNamesAskedAgainAreCounted(t *testing.T) {
+	d, w := &delta{}, newWatch(typeAddress)
+	d.want(w, &request{typeURL: typeAddress, add: []string{"held"}, initial: map[string]string{"held": "1"}})
+	for i := range 100 {
+		at := fmt.Sprint(i)
+		d.want(w, &request{typeURL: typeAddress, add: []string{at}, remove: []string{at}})
+		d.want(w, &request{typeURL: typeAddress, add: []string{at}})
+		d.want(w, &request{typeURL: typeAddress, remove: []string{at}})
+	}
+	d.want(w, &request{typeURL: typeAddress, add: []string{"wanted"}})
+	if len(w.again) != 1 || len(w.names) != 2 {
+		t.Errorf("asked again: %v; wanted: %v", w.again, w.names)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	many := make([]string, 11)
 	for i := range many {

@@ -29,7 +29,7 @@ type watch struct {
 	// Delta: the versions a reconnecting client holds, until each was compared once. Comparing
 	// once only lets a Feed send an unchanged resource again, for which a warming cluster waits.
 	initial map[string]string
-	// Delta: names that were asked for since. What the client held of them it may have let go meanwhile.
+	// Delta: those of names that were asked for since. What the client held of them it may have let go meanwhile.
 	again map[string]struct{}
 
 	// State-of-the-world: all that the client has, for types where a response must be complete.

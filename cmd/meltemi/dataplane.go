@@ -40,7 +40,7 @@ func dataPlane(dir string) string {
 func builtDataPlane(dir string) string { return filepath.Join(dir, "bin", dataPlaneName) }
 
 // Where "go run" puts a program: a folder go-build1234/b001/exe, or an entry of the build cache.
-var goRunFolder = regexp.MustCompile(`/go-build\d*/|/[0-9a-f]{64}-d/[^/]+$`)
+var goRunFolder = regexp.MustCompile(`/go-build\d+/|/go-build/[0-9a-f]{2}/|/[0-9a-f]{64}-d/[^/]+$`)
 
 func underGoRun(exe string) bool { return goRunFolder.MatchString(filepath.ToSlash(exe)) }
 

@@ -284,6 +284,30 @@ func TestWhatYieldsGoesLast(t *testing.T) {
 	}
 }
 
+// What is wrong with an object that does not count anyway is said, and says nothing of the one that counts.
+func TestProblemsOfWhatGoesLast(t *testing.T) {
+	for _, yields := range []string{"", "true"} {
+		first, second := source.NewMemory("first"), source.NewMemory("second")
+		first.Put(route(0, 10))
+		bad := route(0, -5)
+		bad.(*source.Object[*source.VirtualService]).Annotations = mesh.Labels{source.Yields: yields}
+		second.Put(bad)
+		w := newWorld(first, second)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- w.gather.Run(ctx) }()
+		<-w.gather.Synced()
+		w.graph.Read(func(c *derive.Context) {
+			s := w.statuses.Of.Get(c, bad.ObjectKey())
+			if !s.Accepted || !s.InForce || !slices.ContainsFunc(s.Problems, func(p source.Problem) bool { return p.Severity == source.Error }) {
+				t.Errorf("yields %q: accepted %v, in force %v: %v", yields, s.Accepted, s.InForce, s.Problems)
+			}
+		})
+		cancel()
+		<-done
+	}
+}
+
 func TestEarlierSourceWins(t *testing.T) {
 	first, second := source.NewMemory("first"), source.NewMemory("second")
 	first.Put(route(0, 10))

@@ -213,7 +213,10 @@ func (g *Gatherer) settle(tx *derive.Tx, k Key) {
 		if c.standIn != nil && standIn < 0 {
 			standIn = i
 		}
-		problems = append(problems, c.problems...)
+		for _, p := range c.problems {
+			p.Beside = p.Beside || winner >= 0 && i != winner
+			problems = append(problems, p)
+		}
 		if c.good != nil && i != winner && !c.good.yields() {
 			problems = append(problems, Problem{Object: k, Place: c.places.Of(""), Severity: Error, Beside: true, Message: g.first(k, winner)})
 		}
