@@ -12,6 +12,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/netio"
@@ -220,10 +223,15 @@ func (c *captured) resolver() string { return netip.AddrPortFrom(c.host(), dnsPo
 
 func (c *captured) proxy(m *Member, cmd *command) {
 	cmd.space, cmd.user = m.Space, &proxyUser
-	if !m.Gateway {
-		cmd.overlay = c.overlay()
+	if m.Gateway {
+		cmd.lowPorts = true // a Gateway's are 80 and 443, as a rule
+		return
 	}
+	cmd.overlay = c.overlay()
 }
+
+// allowLowPorts leaves a process of another user one of root's rights.
+func allowLowPorts(a *syscall.SysProcAttr) { a.AmbientCaps = []uintptr{unix.CAP_NET_BIND_SERVICE} }
 
 func (c *captured) app(m *Member, cmd *command) {
 	cmd.space, cmd.overlay = m.Space, c.overlay()

@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"syscall"
 
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/netio"
@@ -21,6 +22,8 @@ type captured struct {
 	subnet netip.Prefix
 	hub    netns.Namespace
 }
+
+func allowLowPorts(*syscall.SysProcAttr) {}
 
 func canCapture() error { return errors.New("not Linux") }
 

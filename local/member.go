@@ -49,6 +49,7 @@ type unit struct {
 
 	mu          sync.Mutex
 	proxy, main *process
+	token       made.Thing // that the proxy was started with
 }
 
 // enter gives m a place and registers it. Its processes are not started yet.
@@ -93,9 +94,16 @@ func (u *unit) startProxy() error {
 	if err != nil {
 		return err
 	}
-	if err := u.journal.Record(made.Thing{Kind: made.File, Name: tokens.File(info.ID)}); err != nil {
+	next := made.Thing{Kind: made.File, Name: tokens.File(info.ID)}
+	if err := u.journal.Record(next); err != nil {
 		return err
 	}
+	if u.token.Name != "" { // a proxy that ends again and again leaves one token
+		if err := u.journal.UndoOne(context.Background(), u.token); err != nil {
+			return err
+		}
+	}
+	u.token = next
 	file := filepath.Join(u.dir(), "token")
 	if err := made.WriteFile(file, []byte(token), 0o600); err != nil {
 		return err
@@ -278,8 +286,8 @@ func (c *crew) keepOne(ctx context.Context, p *process, again func() error, paus
 			return
 		}
 		if err := again(); err != nil {
-			c.say(true, "%s", err)
-			return
+			c.say(true, "%s: %s; it is tried again", p.name, err)
+			continue
 		}
 		p = current()
 	}

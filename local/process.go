@@ -41,6 +41,8 @@ type command struct {
 	space   netns.Namespace
 	overlay map[string]string // files of its own
 	user    *user             // nil: ours
+	// lowPorts lets another user than root bind ports below 1024.
+	lowPorts bool
 }
 
 // user is whom a process runs as.

@@ -31,6 +31,9 @@ func (c command) setAttributes(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: !c.foreground}
 	if c.user != nil {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: c.user.uid, Gid: c.user.gid, NoSetGroups: false}
+		if c.lowPorts {
+			allowLowPorts(cmd.SysProcAttr)
+		}
 	}
 }
 

@@ -154,11 +154,14 @@ func (r *joiner) member() (*Member, error) {
 		if err == nil {
 			_ = f.Close()
 			j, err := openRun(path)
-			if err != nil {
-				return nil, err
+			if err == nil {
+				r.run = j
+				err = errors.Join(j.begin(), j.journal.Record(made.Thing{Kind: made.File, Name: r.folder.registration(&m)}))
 			}
-			r.run = j
-			return &m, errors.Join(j.begin(), j.journal.Record(made.Thing{Kind: made.File, Name: r.folder.registration(&m)}))
+			if err != nil {
+				err = errors.Join(err, os.Remove(r.folder.registration(&m)))
+			}
+			return &m, err
 		}
 		if !errors.Is(err, os.ErrExist) {
 			return nil, fmt.Errorf("state folder: %w", err)

@@ -5,6 +5,7 @@ package up
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"net"
 	"net/http"
@@ -13,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/meltemi/meltemi/netio/netns"
 )
 
 // guarded sends every path to productpage, and denies two: one at the gateway, one at productpage.
@@ -118,4 +121,28 @@ func raw(path, version string) (int, error) {
 	}
 	_ = resp.Body.Close()
 	return resp.StatusCode, nil
+}
+
+// A Gateway's ports are 80 and 443, as a rule: the gateway of a mesh that root runs opens them, too, though it is not root.
+func TestGatewayOnALowPort(t *testing.T) {
+	if err := netns.Permitted(); err != nil {
+		t.Skip("nothing can be captured:", err)
+	}
+	s := start(t, 0, "--traffic", "0")
+	s.awaitReady()
+	file := filepath.Join(s.dir, "meltemi-bookshop", "gateway.yaml")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, bytes.ReplaceAll(text, []byte("8080"), []byte("89")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	poll(t, "a page on port 89", func() error {
+		code, _, err := get("http://127.0.0.1:89/productpage")
+		if err == nil && code != http.StatusOK {
+			err = fmt.Errorf("status %d", code)
+		}
+		return err
+	})
 }
