@@ -277,57 +277,6 @@ func (p *Proxy) addSideDoors(ctx context.Context, group *daemon.Group) error {
 	return nil
 }
 
-// runListeners opens sockets as snapshots come; at the end it drains them.
-func (p *Proxy) runListeners(ctx context.Context) error {
-	const first, last = 100 * time.Millisecond, 5 * time.Second
-	var again <-chan time.Time
-	pause := first
-	for {
-		select {
-		case <-p.poke:
-			pause = first
-		case <-again: // a port that somebody else had may be free by now
-		case <-ctx.Done():
-			p.draining.Store(true)
-			p.manager.Close(p.cfg.Drain)
-			return nil
-		}
-		err := p.open(ctx)
-		again = nil
-		if err != nil {
-			p.log.Error("a listener could not be opened; trying again", "error", err, "pause", pause)
-			again = time.After(pause)
-			pause = min(2*pause, last)
-		}
-	}
-}
-
-// open brings the sockets to what the newest snapshot wants. What cannot be opened is said to whoever asks, the control plane
-// above all: a listener that does not listen is not in force.
-func (p *Proxy) open(ctx context.Context) error {
-	p.opening.Lock()
-	defer p.opening.Unlock()
-	p.mu.Lock()
-	next := p.pending
-	p.mu.Unlock()
-	if next == nil {
-		return nil
-	}
-	err := p.manager.Reconcile(ctx, next)
-	if ctx.Err() != nil {
-		return err // the end is no reason to say anything
-	}
-	p.mu.Lock()
-	p.unopened = err
-	p.mu.Unlock()
-	unopened := p.manager.Unopened()
-	p.store.SetUnopened(unopened)
-	if p.client != nil {
-		p.client.Review(config.TypeListener, unopened)
-	}
-	return err
-}
-
 // Quit ends Run.
 func (p *Proxy) Quit() { p.quitOnce.Do(func() { close(p.quit) }) }
 

@@ -142,8 +142,14 @@ func (r *reviewer) destinationRule(c *derive.Context, out *findings, o destinati
 		if t == nil || !slices.ContainsFunc(t.Origins, func(or source.Origin) bool { return or.Object == o.Key }) {
 			continue
 		}
-		if o.Spec.TrafficPolicy != nil && t.Origins[0].Object != o.Key {
-			out.warnf("spec.trafficPolicy", "%s is for the same host and goes first; this policy has no effect unless that one has none", t.Origins[0].Object)
+		for _, before := range t.Origins {
+			if before.Object == o.Key || o.Spec.TrafficPolicy == nil {
+				break
+			}
+			if other, ok := r.objects.DestinationRules.Get(c, before.Object); ok && other.Spec.TrafficPolicy != nil {
+				out.warnf("spec.trafficPolicy", "%s is for the same host and goes first; this policy has no effect", before.Object)
+				break
+			}
 		}
 		for i, s := range o.Spec.Subsets {
 			for _, used := range t.Subsets {
