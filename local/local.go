@@ -6,7 +6,8 @@
 //	config.go      what people may choose
 //	folder.go      the state folder: who runs here, what was made, who is registered
 //	sample.go      the sample's configuration, written where it can be edited
-//	up.go          Up: clean, check, start, show, undo
+//	up.go          Up: clean, prepare, start, show, undo
+//	prepare.go     configuration, ports and folders of a mesh that is to be started
 //	plan.go        a Member: what one workload is, where it listens; pure
 //	objects.go     a member's objects in Istio's own words; pure
 //	place.go       where members live: behind explicit proxies, or
