@@ -85,7 +85,8 @@ func (w World) Answer(ctx context.Context, q Query) (*Answer, error) {
 // A request is a Query made ready to be asked about.
 type request struct {
 	Query
-	url     *url.URL
+	url     *url.URL // its origin
+	path    string
 	port    uint16
 	dst     netip.AddrPort // where the connection goes; not valid if not given
 	random  uint64
@@ -103,11 +104,15 @@ func newRequest(q Query) (*request, error) {
 	if len(q.URL) > maxURL || len(q.Headers) > maxHeaders {
 		return nil, fmt.Errorf("the query is too large: at most %d bytes of URL and %d headers", maxURL, maxHeaders)
 	}
-	u, err := url.Parse(q.URL)
+	origin, path := split(q.URL)
+	u, err := url.Parse(origin)
 	if err != nil {
 		return nil, fmt.Errorf("url: %w", err)
 	}
-	r.url = u
+	if i := strings.IndexFunc(path, func(c rune) bool { return c <= ' ' || c == 0x7f }); i >= 0 {
+		return nil, fmt.Errorf("url %q: what is no character of a path must be escaped: %q", q.URL, path[i])
+	}
+	r.url, r.path = u, path
 	switch u.Scheme {
 	case "http":
 		r.port = 80
@@ -143,6 +148,21 @@ func newRequest(q Query) (*request, error) {
 	return r, nil
 }
 
+// split takes a URL apart into its origin and its path as it is spelled, with the query: proxies look at spellings. A
+// fragment is not sent.
+func split(s string) (origin, path string) {
+	s, _, _ = strings.Cut(s, "#")
+	scheme, rest, _ := strings.Cut(s, "://")
+	i := strings.IndexAny(rest, "/?")
+	if i < 0 {
+		return s, "/"
+	}
+	if path = rest[i:]; path[0] == '?' {
+		path = "/" + path
+	}
+	return scheme + "://" + rest[:i], path
+}
+
 // fill makes the head as a client would send it.
 func (r *request) fill() {
 	m := &r.message
@@ -150,13 +170,7 @@ func (r *request) fill() {
 	if m.Method == "" {
 		m.Method = "GET"
 	}
-	m.Path = r.url.EscapedPath()
-	if m.Path == "" {
-		m.Path = "/"
-	}
-	if r.url.RawQuery != "" || r.url.ForceQuery {
-		m.Path += "?" + r.url.RawQuery
-	}
+	m.Path = r.path
 	for _, h := range r.Headers {
 		switch {
 		case message.EqualFold(h.Name, "host"):

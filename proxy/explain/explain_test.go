@@ -221,6 +221,24 @@ func TestQueriesThatAreNone(t *testing.T) {
 	}
 }
 
+// A path is what its spelling is, as on the wire.
+func TestPathsAreAskedAboutAsTheyAreSpelled(t *testing.T) {
+	for text, want := range map[string]string{
+		"http://a": "/", "http://a/": "/", "http://a:1?q=/x#f": "/?q=/x", "http://a/x/..\\y": "/x/..\\y", "http://a/%2fx/%41?a=b c": "",
+		"http://a//x/%2fx/%41": "//x/%2fx/%41", "http://a/%zz": "/%zz", "http://u@a/@:": "/@:", "http://[::1]:80/?": "/?",
+	} {
+		r, err := newRequest(Query{Side: Outbound, URL: text})
+		switch {
+		case want == "" && err == nil:
+			t.Errorf("%s is a path", text)
+		case want != "" && err != nil:
+			t.Errorf("%s: %v", text, err)
+		case want != "" && r.message.Path != want:
+			t.Errorf("%s: %q", text, r.message.Path)
+		}
+	}
+}
+
 func TestOutboundCaptured(t *testing.T) {
 	w := newWorld(t, "testdata/captured.yaml")
 	w.Lookup = func(_ context.Context, host string) ([]netip.Addr, error) {
