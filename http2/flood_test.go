@@ -125,6 +125,13 @@ func TestFloods(t *testing.T) {
 			return r.WriteWindowUpdate(n, 0)
 		}},
 		{"Resets", func(r *raw) error { return r.headers(next(), r.block(":method", "GET"), true) }},
+		{"Resets", func(r *raw) error { // heads that are small on the wire, and answered with 431
+			fields := []string{":method", "GET", ":scheme", "http", ":path", "/", ":authority", "shop.example.com"}
+			for range 30 {
+				fields = append(fields, "x-bomb", strings.Repeat("b", 3000))
+			}
+			return r.headers(next(), r.block(fields...), true)
+		}},
 		{"Pings", func(r *raw) error { return r.WritePing(false, [8]byte{}) }},
 		{"Settings", func(r *raw) error { return r.WriteSettings() }},
 		{"Settings", func(r *raw) error { return r.WriteSettingsAck() }},

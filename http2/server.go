@@ -267,9 +267,10 @@ func (s *Server) tooLargeLocked(id uint32, end bool) error {
 	if !end {
 		s.recent.endByUs(id)
 		s.putLocked(frame.AppendReset(s.outLocked(), id, uint32(CodeNo)))
-		if err := s.flood.charge(nuisanceReset, &s.cfg.Limits); err != nil {
-			return err
-		}
+	}
+	// Nobody is asked to serve it, so that nothing else slows down who goes on.
+	if err := s.flood.charge(nuisanceReset, &s.cfg.Limits); err != nil {
+		return err
 	}
 	return s.replyLocked()
 }

@@ -389,6 +389,17 @@ func TestCheckNoticesAKilledSidecar(t *testing.T) {
 	}
 }
 
+// Nobody takes for checked what was not.
+func TestCheckThatIsEndedEarlyFails(t *testing.T) {
+	cfg, _ := upConfig(t, false)
+	cfg.Check = true
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if err := Up(ctx, cfg); !errors.Is(err, ErrNotChecked) {
+		t.Errorf("it ends with %v", err)
+	}
+}
+
 // playUp is a mesh in a process of its own, for tests that kill it.
 func playUp(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("up", flag.ContinueOnError)

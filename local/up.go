@@ -43,6 +43,7 @@ type up struct {
 	capture *captured // nil without capture
 	mesh    Mesh
 	sample  bool // the configuration is the sample's
+	checked bool // all checks have passed
 
 	mu    sync.Mutex
 	units []*unit
@@ -80,6 +81,9 @@ func Up(ctx context.Context, cfg UpConfig) error {
 	}
 }
 
+// ErrNotChecked is why Up with Check fails that was ended before all was checked.
+var ErrNotChecked = errors.New("ended before everything was checked")
+
 // ErrInsisted is why Up left things behind.
 var ErrInsisted = errors.New("ended at once: all processes are killed; the next \"meltemi up\" on this state folder removes the rest")
 
@@ -101,6 +105,9 @@ func (u *up) live(ctx context.Context) error {
 	err := u.prepare(ctx)
 	if err == nil {
 		err = u.run(ctx)
+	}
+	if err == nil && u.cfg.Check && !u.checked {
+		err = ErrNotChecked
 	}
 	// Taking down is not interrupted by what ended the rest.
 	undone := errors.Join(u.journal.Undo(context.WithoutCancel(ctx)), u.folder.sweepServices())
@@ -164,7 +171,9 @@ func (u *up) run(ctx context.Context) error {
 	if u.cfg.Check {
 		g.Go("check", func(ctx context.Context) error {
 			defer quit()
-			return u.runChecks(ctx)
+			err := u.runChecks(ctx)
+			u.checked = err == nil && ctx.Err() == nil
+			return err
 		})
 	} else {
 		g.Go("traffic", u.runTraffic)
@@ -210,6 +219,13 @@ func (u *up) watchRuns(ctx context.Context) error {
 	}
 }
 
+// A control plane that ends is started again after a pause, which doubles while it ends before it has lived for controlLives.
+const (
+	controlPause     = 100 * time.Millisecond
+	controlPauseMost = 5 * time.Second
+	controlLives     = 10 * time.Second
+)
+
 // runControl keeps a control plane running.
 func (u *up) runControl(ctx context.Context, started chan<- struct{}) error {
 	listen := []string{loopback(u.cfg.XDS).String()}
@@ -245,22 +261,32 @@ func (u *up) runControl(ctx context.Context, started chan<- struct{}) error {
 		return errors.Join(fmt.Errorf("not ready: %w%s", err, u.folder.tail("control")), p.stop(context.WithoutCancel(ctx), u.journal))
 	}
 	close(started)
-	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 5*time.Second) {
+	pause := controlPause
+	for began := time.Now(); ; began = time.Now() {
 		select {
 		case <-ctx.Done():
 			return p.stop(context.WithoutCancel(ctx), u.journal)
 		case <-p.done:
 		}
-		u.say(true, "control plane: %s; it is started again, traffic goes on meanwhile", p.ended())
-		t := time.NewTimer(pause)
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			t.Stop()
-			return nil
+		if time.Since(began) >= controlLives {
+			pause = controlPause
 		}
-		if p, err = start(u.journal, c); err != nil {
-			return err
+		u.say(true, "control plane: %s; it is started again, traffic goes on meanwhile", p.ended())
+		for {
+			t := time.NewTimer(pause)
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+				t.Stop()
+				return nil
+			}
+			pause = min(2*pause, controlPauseMost)
+			next, err := start(u.journal, c)
+			if err == nil {
+				p = next
+				break
+			}
+			u.say(true, "control plane: %s; it is tried again", err)
 		}
 	}
 }

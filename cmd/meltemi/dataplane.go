@@ -12,6 +12,8 @@ import (
 	"regexp"
 	"strings"
 	"time"
+
+	"github.com/meltemi/meltemi/local"
 )
 
 const (
@@ -51,6 +53,9 @@ func buildDataPlane(ctx context.Context, dir string, say func(format string, arg
 	if err != nil || dir == "" || !underGoRun(own) {
 		return
 	}
+	if _, err := local.Running(dir); err == nil {
+		return // the mesh that runs there has it in use; to start another one fails anyway
+	}
 	path, err := filepath.Abs(builtDataPlane(dir))
 	if err == nil {
 		err = os.MkdirAll(filepath.Dir(path), 0o755)
@@ -67,6 +72,9 @@ func buildDataPlane(ctx context.Context, dir string, say func(format string, arg
 	if out, err := build.CombinedOutput(); err != nil && ctx.Err() == nil {
 		_ = os.Remove(path) // it is of another time
 		say("sidecars run all of meltemi, which takes more memory: go build %s: %v", dataPlanePackage, firstLine(out, err))
+	} else if out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput(); err != nil && ctx.Err() == nil {
+		_ = os.Remove(path) // as on a file system that executes nothing
+		say("sidecars run all of meltemi, which takes more memory: %s: %v", path, firstLine(out, err))
 	}
 }
 

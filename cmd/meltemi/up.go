@@ -48,6 +48,9 @@ are told of their proxy by HTTP_PROXY. Everything that was made is removed at th
 	fs.Uint16Var(&cfg.Monitoring, "monitoring-port", cfg.Monitoring, "port of the control plane's monitoring")
 	c.RunE = workThatLeavesThings(func(ctx context.Context, insist <-chan struct{}, args []string) error {
 		buildDataPlane(ctx, cfg.Dir, func(format string, args ...any) { _, _ = fmt.Fprintf(os.Stderr, format+"\n", args...) })
+		if ctx.Err() != nil && cfg.Check {
+			return local.ErrNotChecked
+		}
 		if ctx.Err() != nil {
 			return nil
 		}

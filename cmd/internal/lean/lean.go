@@ -78,11 +78,8 @@ const (
 	beatsPerMinute = int(time.Minute / beat)
 )
 
-// Of one beat, in time of a processor: what is a burst, and what is calm.
-const (
-	busy = beat / 20
-	calm = beat / 50
-)
+// calm is how little of a processor a beat without a burst takes.
+const calm = beat / 50
 
 // A pulse tells when a burst is over.
 type pulse struct{ raised bool }
@@ -90,9 +87,9 @@ type pulse struct{ raised bool }
 // calmed takes the processor time of one beat, and reports whether it is the first calm one after a burst.
 func (p *pulse) calmed(used time.Duration) bool {
 	switch {
-	case used >= busy:
+	case used >= calm:
 		p.raised = true
-	case used < calm && p.raised:
+	case p.raised:
 		p.raised = false
 		return true
 	}

@@ -15,9 +15,8 @@ func TestACalmAfterABurstIsNoticedOnce(t *testing.T) {
 		want bool
 	}{
 		{0, false}, {calm - 1, false}, // it was never anything else
-		{busy, false}, {10 * busy, false}, {calm, false}, // not yet
-		{calm - 1, true}, {0, false}, {calm, false}, {0, false},
-		{busy, false}, {0, true},
+		{calm, false}, {10 * calm, false}, {calm, false}, // not yet
+		{calm - 1, true}, {0, false}, {0, false}, {2 * calm, false}, {0, true},
 	} {
 		if got := p.calmed(beat.used); got != beat.want {
 			t.Errorf("beat %d: %v", i, got)
