@@ -4,14 +4,11 @@
 package l7
 
 import (
-	"errors"
-	"io"
 	"math/rand/v2"
 	"strconv"
 
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/route"
-	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
 // Headers by which an internal caller asks for retries.
@@ -59,46 +56,6 @@ func (x *exchange) retryResponse() bool {
 	}
 	x.discard()
 	return true
-}
-
-// discard ends an attempt whose response is not the one to relay. A short rest
-// of it that has come already is read, so that the connection can be kept.
-func (x *exchange) discard() {
-	lease := x.lease
-	o := upstream.Outcome{}
-	o.Status, o.GRPC = outcomeStatus(&x.Response)
-	x.endAttempt(nil)
-	_ = x.setStream(nil)
-	if x.body.Complete() {
-		o.Reusable = readRest(lease.Stream)
-	}
-	if !o.Reusable {
-		lease.Abort(codeCancel)
-	}
-	x.body.Detach()
-	x.Response.Reset()
-	x.lease = nil
-	lease.Done(o)
-}
-
-// readRest reads what has come of a body, and says whether that was all.
-func readRest(s upstream.Stream) bool {
-	b, ok := s.(buffered)
-	if !ok {
-		return false
-	}
-	scratch := scratches.Get().(*[scratchSize]byte)
-	defer scratches.Put(scratch)
-	for range 4 {
-		if b.Buffered() == 0 {
-			break
-		}
-		if _, err := s.Read(scratch[:]); err != nil {
-			return errors.Is(err, io.EOF)
-		}
-	}
-	_, err := s.Read(scratch[:0])
-	return errors.Is(err, io.EOF)
 }
 
 // retryFault says whether another attempt follows a failed one; if not, last is
