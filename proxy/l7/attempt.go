@@ -33,12 +33,10 @@ func (x *exchange) prepareAttempts(tunnel bool) {
 	if h := x.decision.Hash(x.Request, x.Remote, x.Conn.Local); h.OK {
 		x.pick.Hash, x.pick.HasHash, x.cookie = h.Value, true, h.Cookie
 	}
-	if p := x.decision.Route.Forward.Retry; p != nil {
-		if p.PreviousHosts {
-			x.pick.MaxReselect = p.MaxReselect
-		}
-		x.pick.AvoidEvery = int(p.PreviousPriorities)
+	if x.retry.PreviousHosts {
+		x.pick.MaxReselect = x.retry.MaxReselect
 	}
+	x.pick.AvoidEvery = int(x.retry.PreviousPriorities)
 }
 
 // tell notes where the attempt goes, and tells the endpoint what only this

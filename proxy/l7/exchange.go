@@ -68,7 +68,8 @@ type way struct {
 
 	// What is done about it.
 	limits   clock.Limits
-	heard    time.Time // of the endpoint last; kept only if a clock asks
+	retry    *route.Retry // the route's policy, with what an internal caller asks for
+	heard    time.Time    // of the endpoint last; kept only if a clock asks
 	pick     upstream.Request
 	lease    *upstream.Lease // of the attempt under way, or of the response that is relayed: then held until finish
 	outcome  upstream.Outcome

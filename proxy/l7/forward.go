@@ -32,6 +32,7 @@ func (x *exchange) forward(permit filter.Permit) *fault.Fault {
 		return f
 	}
 	x.rewrite()
+	x.settleRetry()
 	x.mirror()
 	if f := x.cluster.Admit(); f != nil {
 		return f
