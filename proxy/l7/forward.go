@@ -191,7 +191,7 @@ func (x *exchange) unopened(f *fault.Fault, begin time.Time) *fault.Fault {
 // exchangeHeads sends the request and reads heads until the final one.
 func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.Fault {
 	x.Mark(filter.UpstreamTxBegin)
-	headed, sendErr := x.body.Send(lease.Stream, x.deadline(begin))
+	headed, sendErr := x.body.Send(lease.Stream, x.deadline(begin), !x.mayFollow(lease))
 	if sendErr != nil && !headed {
 		if f := x.over(begin); f != nil && isTimeout(sendErr) && x.Cancelled() == nil {
 			return f

@@ -15,6 +15,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/l7/sanitize"
 	"github.com/meltemi/meltemi/proxy/route"
+	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
 // Headers by which an internal caller asks for retries.
@@ -124,6 +125,15 @@ func idempotent(method string) bool {
 		return true
 	}
 	return false
+}
+
+// mayFollow says whether another attempt may follow the one that lease is for,
+// whatever becomes of it. If not, nothing of the request needs to be kept.
+func (x *exchange) mayFollow(lease *upstream.Lease) bool {
+	if x.retry.On != 0 && x.retries < x.retry.Count {
+		return true
+	}
+	return x.reused && x.resends < maxResends && (lease.Version() == message.HTTP2 || idempotent(x.Request.Method)) // it may be stale
 }
 
 // mayRetry says whether number, budget and body allow another attempt.

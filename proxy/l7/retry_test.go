@@ -67,6 +67,33 @@ func TestSettleRetry(t *testing.T) {
 	}
 }
 
+// What no other attempt could be sent is not kept.
+func TestMayFollow(t *testing.T) {
+	some := &route.Retry{On: route.On5xx, Count: 1}
+	for _, c := range []struct {
+		method           string
+		policy           *route.Retry
+		retries, resends uint32
+		reused, want     bool
+	}{
+		{method: "POST", policy: some, want: true},
+		{method: "POST", policy: some, retries: 1},
+		{method: "POST", policy: noRetry},
+		{method: "PUT", policy: noRetry},
+		{method: "POST", policy: noRetry, reused: true},
+		{method: "PUT", policy: noRetry, reused: true, want: true},
+		{method: "PUT", policy: noRetry, reused: true, resends: maxResends},
+		{method: "PUT", policy: some, reused: true, retries: 1, want: true},
+	} {
+		x := &exchange{}
+		x.Request = &message.Request{Method: c.method}
+		x.retry, x.retries, x.resends, x.reused = c.policy, c.retries, c.resends, c.reused
+		if got := x.mayFollow(&upstream.Lease{}); got != c.want {
+			t.Errorf("%+v: %v", c, got)
+		}
+	}
+}
+
 func with(p route.Retry, change func(*route.Retry)) route.Retry {
 	change(&p)
 	return p

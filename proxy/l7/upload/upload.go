@@ -238,7 +238,8 @@ func (u *Body) Unpin() {
 // Send writes the request, head and what there is of its body, to a new attempt.
 // If it fails before the head was written, nothing can be read from s either.
 // until bounds the writing, but not that of what is still to come; the zero time is no bound.
-func (u *Body) Send(s upstream.Stream, until time.Time) (headed bool, err error) {
+// last: no other attempt will be asked for, so what comes from now on is not kept.
+func (u *Body) Send(s upstream.Stream, until time.Time, last bool) (headed bool, err error) {
 	if !until.IsZero() {
 		_ = s.SetWriteDeadline(until)
 	}
@@ -269,7 +270,7 @@ func (u *Body) Send(s upstream.Stream, until time.Time) (headed bool, err error)
 		return true, err
 	}
 	unbound(s, until)
-	u.attach(s, len(have))
+	u.attach(s, len(have), last)
 	return true, nil
 }
 
@@ -281,9 +282,12 @@ func unbound(s upstream.Stream, until time.Time) {
 }
 
 // attach has the pump send what comes to s, which has got sent bytes of buf.
-func (u *Body) attach(s upstream.Stream, sent int) {
+func (u *Body) attach(s upstream.Stream, sent int, last bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if last {
+		u.limit = 0
+	}
 	u.target, u.sent, u.ended, u.broken, u.pinned = s, sent, false, false, false
 	if u.done == nil {
 		u.done = make(chan struct{})
