@@ -25,7 +25,9 @@ func (x *exchange) start(c *connection, r *message.Request) bool {
 	x.Start = time.Now()
 	x.Random = rand.Uint64()
 	x.seenAt = time.Time{}
-	c.begin(x)
+	if !c.begin(x) {
+		return false
+	}
 	x.site.stats.Begin(c.facts.ID)
 	return true
 }
