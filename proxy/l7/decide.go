@@ -109,14 +109,3 @@ func (x *exchange) act(permit filter.Permit) *fault.Fault {
 	}
 	return nil
 }
-
-// Expand writes what a format of the route table stands for; see route.Expander.
-func (x *exchange) Expand(dst []byte, slot int) []byte {
-	if slot >= len(x.table.Formats) {
-		return dst
-	}
-	x.Record(&x.record)
-	return x.table.Formats[slot].Append(dst, &x.record)
-}
-
-var _ route.Expander = (*exchange)(nil)

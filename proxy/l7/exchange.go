@@ -243,6 +243,7 @@ var (
 	_ filter.Holder   = (*exchange)(nil)
 	_ upload.Exchange = (*exchange)(nil)
 	_ upstream.Caller = (*exchange)(nil)
+	_ route.Expander  = (*exchange)(nil)
 )
 
 // past is a deadline that makes whoever waits return.
@@ -296,6 +297,15 @@ func (x *exchange) number(n int64) string {
 	}
 	var b [20]byte
 	return x.text(strconv.AppendInt(b[:0], n, 10))
+}
+
+// Expand writes what a format of the route table stands for; see route.Expander.
+func (x *exchange) Expand(dst []byte, slot int) []byte {
+	if slot >= len(x.table.Formats) {
+		return dst
+	}
+	x.Record(&x.record)
+	return x.table.Formats[slot].Append(dst, &x.record)
 }
 
 // fieldBytes is how long the fields are on the wire, as HTTP/1 has them.
