@@ -4,6 +4,9 @@
 package meltemi
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -148,7 +151,7 @@ func TestDocumentsNameRealFiles(t *testing.T) {
 	}
 }
 
-// A request passes at most 8 files and never backwards, a change at most 11.
+// A request passes at most 8 files, a change at most 11, and neither passes one twice.
 func TestWaysAreShort(t *testing.T) {
 	text := read(t, "ARCHITECTURE.md")
 	file := regexp.MustCompile("(?m)^\\| \\d+ \\| `([^`]+)` \\|")
@@ -176,5 +179,69 @@ func TestWaysAreShort(t *testing.T) {
 				t.Errorf("%s lies on no floor", m[1])
 			}
 		}
+	}
+}
+
+// A file on the way of a request calls those that come after it, and whom it asks calls none of them.
+func TestTheWayOfARequestOnlyGoesForward(t *testing.T) {
+	const room = "proxy/l7/"
+	_, rest, _ := strings.Cut(read(t, "ARCHITECTURE.md"), "## The way of a request")
+	section, _, _ := strings.Cut(rest, "\n## ")
+	row := regexp.MustCompile("(?m)^\\| \\d+ \\| `" + room + "(\\w+\\.go)` \\|[^|]*\\|(.*)\\|$")
+	ask := regexp.MustCompile("`" + room + "(\\w+\\.go)`")
+	place, asked := map[string]int{}, map[string]bool{}
+	for i, m := range row.FindAllStringSubmatch(section, -1) {
+		place[m[1]] = i
+		for _, a := range ask.FindAllStringSubmatch(m[2], -1) {
+			asked[a[1]] = true
+		}
+	}
+	if len(place) < 5 || len(asked) == 0 {
+		t.Fatalf("the table was not understood: %v, %v", place, asked)
+	}
+	files, home := map[string]*ast.File{}, map[string]string{} // home: of a function, or a method of an exchange
+	parse := func(name string) {
+		f, err := parser.ParseFile(token.NewFileSet(), room+name, nil, parser.SkipObjectResolution)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = f
+		for _, d := range f.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok {
+				home[fn.Name.Name] = name
+			}
+		}
+	}
+	for name := range asked {
+		parse(name)
+	}
+	for name := range place {
+		parse(name)
+	}
+	for from, f := range files {
+		ast.Inspect(f, func(n ast.Node) bool {
+			call, ok := n.(*ast.CallExpr)
+			if !ok {
+				return true
+			}
+			name := ""
+			switch fun := call.Fun.(type) {
+			case *ast.Ident:
+				name = fun.Name
+			case *ast.SelectorExpr:
+				if id, ok := fun.X.(*ast.Ident); ok && id.Name == "x" {
+					name = fun.Sel.Name
+				}
+			}
+			to := home[name]
+			switch at, step := place[to]; {
+			case !step:
+			case asked[from]:
+				t.Errorf("%s is asked on the way, and calls %s of %s, which lies on it", from, name, to)
+			case at < place[from]:
+				t.Errorf("%s calls %s of %s, which lies behind it", from, name, to)
+			}
+			return true
+		})
 	}
 }

@@ -276,8 +276,10 @@ func (c *ClientConn) SetWriteDeadline(t time.Time) error {
 	return c.conn.SetWriteDeadline(t)
 }
 
-// Abort gives the exchange up and closes the connection; HTTP/1 has no code to send.
-func (c *ClientConn) Abort(code uint32) { _ = c.conn.Close() }
+// Abort gives the exchange up and cuts the connection off; HTTP/1 has no code to
+// send. It waits for nobody: TLS does not take its leave, for which the peer would
+// have to read.
+func (c *ClientConn) Abort(code uint32) { _ = beneath(c.conn).Close() }
 
 // Tunnel returns the raw connection, after a final head of 101, or of 2xx to
 // CONNECT, was read. It is nil otherwise.
@@ -301,7 +303,18 @@ func (c *ClientConn) Idle() {
 	}
 }
 
-// Close closes the connection.
+// beneath returns what TLS, or whatever else wraps a connection, goes through.
+func beneath(conn net.Conn) net.Conn {
+	for {
+		outer, ok := conn.(interface{ NetConn() net.Conn })
+		if !ok {
+			return conn
+		}
+		conn = outer.NetConn()
+	}
+}
+
+// Close closes the connection, as TLS has it: the peer is told.
 func (c *ClientConn) Close() error { return c.conn.Close() }
 
 // Release gives the buffers back. Nothing may be called after it but Close, and

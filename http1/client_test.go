@@ -275,6 +275,32 @@ func TestAliveSeesTheServerClose(t *testing.T) {
 	}
 }
 
+// An exchange is given up at once, whatever TLS would still have to say; who closes lets it.
+func TestAbortCutsOff(t *testing.T) {
+	for _, abort := range []bool{true, false} {
+		under := &script{}
+		conn := &wrapped{Conn: under}
+		c := NewClientConn(conn, ClientConfig{})
+		if abort {
+			c.Abort(0)
+		} else {
+			must(t, c.Close())
+		}
+		if !under.closed || conn.leaves == abort {
+			t.Errorf("abort %v: closed %v, with a word to the peer %v", abort, under.closed, conn.leaves)
+		}
+	}
+}
+
+// wrapped is a connection in another, which takes its leave of the peer.
+type wrapped struct {
+	net.Conn
+	leaves bool
+}
+
+func (w *wrapped) NetConn() net.Conn { return w.Conn }
+func (w *wrapped) Close() error      { w.leaves = true; return w.Conn.Close() }
+
 func within(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); !ok(); {

@@ -108,16 +108,8 @@ func (i *idleCheck) quiet(conn net.Conn) bool {
 	return !i.busy
 }
 
-// find looks through TLS and whatever else wraps a connection.
 func (i *idleCheck) find(conn net.Conn) {
-	for {
-		outer, ok := conn.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		conn = outer.NetConn()
-	}
-	i.raw = descriptor(conn)
+	i.raw = descriptor(beneath(conn))
 	i.none = i.raw == nil
 	i.peek = func(fd uintptr) {
 		_, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&i.one[0])), 1,

@@ -33,6 +33,7 @@ func (p *Proxy) conduct(conn net.Conn, facts *filter.Conn, chain *config.FilterC
 	switch {
 	case chain.HTTP != nil:
 		if f := p.l4.Authorize(facts, chain); f != nil {
+			p.l4.Refuse(facts, chain, f)
 			return
 		}
 		if http == nil {

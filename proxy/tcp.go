@@ -16,20 +16,21 @@ import (
 	"github.com/meltemi/meltemi/telemetry/accesslog"
 )
 
-// connLog counts and logs connections that are not HTTP.
+// connLog counts and logs connections that are not HTTP, or were refused before
+// they could be.
 type connLog struct {
 	files   *accesslog.Files
 	formats accesslog.Options
 	log     *slog.Logger
 
 	mu   sync.Mutex
-	logs map[*config.TCP]*l7.Logs
+	logs map[*config.FilterChain]*l7.Logs
 }
 
 var _ l4.Observer = (*connLog)(nil)
 
 func newConnLog(_ *telemetry.Registry, files *accesslog.Files, formats accesslog.Options, log *slog.Logger) *connLog {
-	return &connLog{files: files, formats: formats, log: log, logs: make(map[*config.TCP]*l7.Logs)}
+	return &connLog{files: files, formats: formats, log: log, logs: make(map[*config.FilterChain]*l7.Logs)}
 }
 
 // series are the istio_tcp_* metrics of one connection, of each istio.stats filter.
@@ -51,7 +52,7 @@ func (c *connLog) Opened(x *filter.Exchange, chain *config.FilterChain) {
 	}
 	if chain.TCP != nil && chain.TCP.LogOnConnect {
 		var record accesslog.Record
-		c.logsOf(chain.TCP).LogAs(x, &record, "TcpUpstreamConnected")
+		c.logsOf(chain).LogAs(x, &record, "TcpUpstreamConnected")
 	}
 }
 
@@ -65,28 +66,39 @@ func (c *connLog) Closed(x *filter.Exchange, chain *config.FilterChain) {
 		s.Received(x.Received)
 		s.Closed()
 	}
-	if chain.TCP == nil || len(chain.TCP.AccessLogs) == 0 {
+	if len(accessLogs(chain)) == 0 {
 		return
 	}
 	var record accesslog.Record
-	c.logsOf(chain.TCP).LogAs(x, &record, "TcpConnectionEnd")
+	c.logsOf(chain).LogAs(x, &record, "TcpConnectionEnd")
+}
+
+// accessLogs are where a chain's connections are logged.
+func accessLogs(chain *config.FilterChain) []config.AccessLog {
+	switch {
+	case chain.TCP != nil:
+		return chain.TCP.AccessLogs
+	case chain.HTTP != nil:
+		return chain.HTTP.AccessLogs
+	}
+	return nil
 }
 
 // logsOf returns the compiled access logs of a chain.
-func (c *connLog) logsOf(tcp *config.TCP) *l7.Logs {
+func (c *connLog) logsOf(chain *config.FilterChain) *l7.Logs {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	logs := c.logs[tcp]
+	logs := c.logs[chain]
 	if logs == nil {
 		var err error
-		if logs, err = l7.NewLogs(tcp.AccessLogs, c.files, c.formats); err != nil {
+		if logs, err = l7.NewLogs(accessLogs(chain), c.files, c.formats); err != nil {
 			c.log.Error("an access log cannot be written", "error", err)
 			logs = &l7.Logs{}
 		}
 		if len(c.logs) > maxConnLogs {
 			clear(c.logs)
 		}
-		c.logs[tcp] = logs
+		c.logs[chain] = logs
 	}
 	return logs
 }

@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/proxy/authz"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/l4"
 	"github.com/meltemi/meltemi/telemetry/accesslog"
 )
 
@@ -32,5 +34,29 @@ func TestConnectionsAreLoggedWhenTheyBegin(t *testing.T) {
 		if got, err := os.ReadFile(path); err != nil || string(got) != want {
 			t.Errorf("asked %v: %q, %v; want %q", asked, got, err, want)
 		}
+	}
+}
+
+// A connection that a policy denies is counted and logged, whichever protocol it was to speak.
+func TestDeniedConnectionsAreLogged(t *testing.T) {
+	rules, err := authz.Compile(&authz.Config{Action: authz.Allow}, authz.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "log")
+	to := []config.AccessLog{{Path: path, Text: "%RESPONSE_CODE_DETAILS% %ACCESS_LOG_TYPE% %REQ(:PATH)%\n"}}
+	files := accesslog.NewFiles(time.Millisecond)
+	p := &Proxy{l4: l4.New(newConnLog(nil, files, accesslog.Options{}, slog.New(slog.DiscardHandler)))}
+	denied := []config.NetworkFilter{{RBAC: &config.NetworkRBAC{Rules: rules}}}
+	for _, chain := range []*config.FilterChain{
+		{Network: denied, HTTP: &config.HTTP{AccessLogs: to}},
+		{Network: denied, TCP: &config.TCP{AccessLogs: to}},
+	} {
+		p.conduct(nil, &filter.Conn{Start: time.Now()}, chain, nil, nil)
+	}
+	files.Close()
+	const line = "rbac_access_denied_matched_policy[none] TcpConnectionEnd -\n"
+	if got, err := os.ReadFile(path); err != nil || string(got) != line+line {
+		t.Errorf("%q, %v; want %q", got, err, line+line)
 	}
 }

@@ -65,8 +65,8 @@ func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterCha
 	s.relay(up)
 }
 
-// Refuse counts and logs a connection that ends because of f, before it was clear
-// where it goes. The caller closes it.
+// Refuse counts and logs a connection that ends because of f, before anybody
+// conducts it. The caller closes it.
 func (r *Relay) Refuse(facts *filter.Conn, chain *config.FilterChain, f *fault.Fault) {
 	s := &session{Exchange: filter.Exchange{Conn: facts, Remote: facts.Remote, Start: facts.Start}}
 	s.fail(f)

@@ -4,15 +4,10 @@
 package l7
 
 import (
-	"errors"
-	"net"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/meltemi/meltemi/http1"
-	"github.com/meltemi/meltemi/http2"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/l7/grpcstatus"
@@ -54,7 +49,10 @@ var answers = [...]reply{
 	fault.Internal:         {500, "internal_error", "", ""},
 }
 
-const faultHeader = "x-meltemi-fault"
+const (
+	faultHeader = "x-meltemi-fault"
+	overloaded  = "x-envoy-overloaded"
+)
 
 // fail ends an exchange because of f: with an answer, or if a response has begun
 // or nobody is there to read one, by breaking it off.
@@ -225,18 +223,4 @@ func headerSafe(s string) string {
 		}
 		return r
 	}, s)
-}
-
-// isMisuse says whether err is a codec's refusal to write what it was given, as
-// opposed to a connection that does not take it.
-func isMisuse(err error) bool {
-	var one *http1.Error
-	if errors.As(err, &one) {
-		return one.Kind == http1.Misuse
-	}
-	var stream http2.StreamError
-	var conn http2.ConnError
-	var network net.Error
-	return !errors.As(err, &stream) && !errors.As(err, &conn) && !errors.As(err, &network) &&
-		!errors.Is(err, os.ErrDeadlineExceeded) && !isClosed(err)
 }

@@ -109,35 +109,3 @@ func (x *exchange) act(permit filter.Permit) *fault.Fault {
 	}
 	return nil
 }
-
-var unpermitted = &fault.Fault{Side: fault.Mesh, Kind: fault.Internal, Status: 403, Details: "no_permit",
-	Hint: "nothing is forwarded that the filter chain has not admitted; this is a defect of the proxy"}
-
-// upgrade says whether an upgrade may be made: the route's word counts, then the
-// listener's.
-func (x *exchange) upgrade(kind string) (u route.Upgrade, ok bool) {
-	if d := &x.decision; d.Route != nil && d.Route.Forward != nil {
-		for _, u := range d.Route.Forward.Upgrades {
-			if u.Type == kind {
-				return u, u.Enabled
-			}
-		}
-	}
-	for _, u := range x.site.http.Upgrades {
-		if u.Type == kind {
-			return u, u.Enabled
-		}
-	}
-	return u, false
-}
-
-// Expand writes what a format of the route table stands for; see route.Expander.
-func (x *exchange) Expand(dst []byte, slot int) []byte {
-	if slot >= len(x.table.Formats) {
-		return dst
-	}
-	x.Record(&x.record)
-	return x.table.Formats[slot].Append(dst, &x.record)
-}
-
-var _ route.Expander = (*exchange)(nil)

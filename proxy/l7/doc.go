@@ -6,10 +6,12 @@
 //	server.go      Server: what connections share; ServeConn finds out the version
 //	serve_*.go     serve    read requests from a connection: HTTP/1 one at a time, HTTP/2 many
 //	seat.go                 the settings of the moment, which may change under an open connection
-//	exchange.go    conduct  the steps below, in one goroutine
+//	conduct.go     conduct  the steps below, in one goroutine
+//	  exchange.go           what is known of an exchange; clocks, cancelling
 //	prepare.go     prepare  make the request true: sanitize/; ids, tracing
 //	decide.go      match    request to route; admit: run the filter chain, get its permit
 //	forward.go     forward  attempts: pick an endpoint, send, await the response's head
+//	  attempt.go            where one goes, what its errors mean, how it ends
 //	  clock/                how long all of it may take
 //	  upload/               the request's body: sent as it comes, kept for another attempt
 //	  retry.go              whether to try again, and when

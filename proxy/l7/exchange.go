@@ -4,7 +4,6 @@
 package l7
 
 import (
-	"math/rand/v2"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -69,7 +68,8 @@ type way struct {
 
 	// What is done about it.
 	limits   clock.Limits
-	heard    time.Time // of the endpoint last; kept only if a clock asks
+	retry    *route.Retry // the route's policy, with what an internal caller asks for
+	heard    time.Time    // of the endpoint last; kept only if a clock asks
 	pick     upstream.Request
 	lease    *upstream.Lease // of the attempt under way, or of the response that is relayed: then held until finish
 	outcome  upstream.Outcome
@@ -104,49 +104,6 @@ var exchanges = sync.Pool{New: func() any {
 // take returns storage for an exchange.
 func take() *exchange { return exchanges.Get().(*exchange) }
 
-// start begins an exchange of c: now. It reports false if the connection cannot
-// be served any more.
-func (x *exchange) start(c *connection, r *message.Request) bool {
-	seat, ok := c.sit()
-	if !ok {
-		return false
-	}
-	x.Exchange.Reset()
-	x.conn, x.seat, x.site = c, seat, seat.site
-	x.Conn, x.Request = c.facts, r
-	x.Start = time.Now()
-	x.Random = rand.Uint64()
-	x.seenAt = time.Time{}
-	c.begin(x)
-	x.site.stats.Begin(c.facts.ID)
-	return true
-}
-
-// end ends what start began.
-func (x *exchange) end() { x.conn.end(x) }
-
-// abandon ends an exchange in the middle of a step, after a defect. Whoever works
-// for it may hold its storage still, so that is not to serve another.
-func (x *exchange) abandon() {
-	x.abandoned = true
-	x.down.Abort(codeInternal)
-	if lease := x.lease; lease != nil {
-		x.lease = nil
-		_ = x.setStream(nil)
-		lease.Abort(codeCancel)
-		x.body.Stop()
-		x.body.Detach()
-		lease.Done(upstream.Outcome{Kept: true})
-	}
-	x.body.Stop()
-	x.leaveRetry()
-	if x.admitted {
-		x.cluster.Leave()
-	}
-	x.site.stats.End(&x.Exchange)
-	x.end()
-}
-
 // release gives the storage back.
 func (x *exchange) release() {
 	x.mu.Lock()
@@ -164,26 +121,6 @@ func (x *exchange) release() {
 	x.isTunnel.Store(false)
 	x.Exchange.Reset()
 	exchanges.Put(x)
-}
-
-// conduct takes the exchange from its request's head to its end.
-func (x *exchange) conduct() {
-	f := x.prepare()
-	var permit filter.Permit
-	if f == nil {
-		x.match()
-		if x.site.http.LogOnStart {
-			x.site.logs.LogAs(&x.Exchange, &x.record, "DownstreamStart")
-		}
-		permit, f = x.admit()
-	}
-	if f == nil {
-		f = x.act(permit)
-	}
-	if f != nil {
-		x.fail(f)
-	}
-	x.finish()
 }
 
 // Cancel ends x from outside, because of f: the upstream's stream is aborted,
@@ -306,6 +243,7 @@ var (
 	_ filter.Holder   = (*exchange)(nil)
 	_ upload.Exchange = (*exchange)(nil)
 	_ upstream.Caller = (*exchange)(nil)
+	_ route.Expander  = (*exchange)(nil)
 )
 
 // past is a deadline that makes whoever waits return.
@@ -359,4 +297,23 @@ func (x *exchange) number(n int64) string {
 	}
 	var b [20]byte
 	return x.text(strconv.AppendInt(b[:0], n, 10))
+}
+
+// Expand writes what a format of the route table stands for; see route.Expander.
+func (x *exchange) Expand(dst []byte, slot int) []byte {
+	if slot >= len(x.table.Formats) {
+		return dst
+	}
+	x.Record(&x.record)
+	return x.table.Formats[slot].Append(dst, &x.record)
+}
+
+// fieldBytes is how long the fields are on the wire, as HTTP/1 has them.
+func fieldBytes(h *message.Header) int {
+	n := 0
+	for i := range h.Len() {
+		f := h.At(i)
+		n += len(f.Name) + len(f.Value) + len(": \r\n")
+	}
+	return n
 }

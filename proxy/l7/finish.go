@@ -51,35 +51,6 @@ func (x *exchange) finish() {
 	}
 }
 
-// endLease ends the attempt whose response was relayed. Nothing of the response
-// may be looked at afterwards.
-func (x *exchange) endLease() {
-	lease := x.lease
-	if lease == nil {
-		return
-	}
-	x.endAttempt(x.outcome.Fault)
-	_ = x.setStream(nil)
-	if !x.body.Complete() {
-		x.outcome.Reusable = false // the response came before the request was over
-	}
-	if !x.outcome.Reusable {
-		lease.Abort(codeCancel)
-	}
-	x.body.Detach()
-	x.lease = nil
-	lease.Done(x.outcome)
-}
-
-// endAttempt tells of an attempt that is over; f is why it failed, or nil.
-func (x *exchange) endAttempt(f *fault.Fault) {
-	if x.span != nil {
-		x.site.tracer.EndAttempt(&x.Exchange, x.span, f)
-		x.span = nil
-	}
-	x.site.attempts.LogAs(&x.Exchange, &x.record, "UpstreamEnd")
-}
-
 // grpcStatus is the response's, from its trailers or its head; -1 for none.
 func (x *exchange) grpcStatus() int {
 	if !x.GRPC {
@@ -97,12 +68,4 @@ func (x *exchange) grpcStatus() int {
 		}
 	}
 	return -1
-}
-
-// leaveRetry ends what the last attempt took of the retry budget.
-func (x *exchange) leaveRetry() {
-	if x.retrying {
-		x.retrying = false
-		x.cluster.LeaveRetry()
-	}
 }

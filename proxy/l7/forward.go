@@ -4,11 +4,6 @@
 package l7
 
 import (
-	"errors"
-	"net"
-	"os"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/meltemi/meltemi/proxy/fault"
@@ -17,11 +12,6 @@ import (
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
-)
-
-const (
-	attemptCount = "x-envoy-attempt-count"
-	overloaded   = "x-envoy-overloaded"
 )
 
 // forward sends the request where its route leads, and relays the response. It
@@ -42,6 +32,7 @@ func (x *exchange) forward(permit filter.Permit) *fault.Fault {
 		return f
 	}
 	x.rewrite()
+	x.settleRetry()
 	x.mirror()
 	if f := x.cluster.Admit(); f != nil {
 		return f
@@ -67,6 +58,9 @@ func (x *exchange) forward(permit filter.Permit) *fault.Fault {
 	}
 }
 
+var unpermitted = &fault.Fault{Side: fault.Mesh, Kind: fault.Internal, Status: 403, Details: "no_permit",
+	Hint: "nothing is forwarded that the filter chain has not admitted; this is a defect of the proxy"}
+
 func (x *exchange) unknownCluster() *fault.Fault {
 	return &fault.Fault{
 		Side: fault.Mesh, Kind: fault.NoCluster, Status: x.decision.Route.Forward.NotFoundStatus, Details: "cluster_not_found",
@@ -91,6 +85,24 @@ func (x *exchange) switching() (tunnel, raw bool, f *fault.Fault) {
 			Hint: "neither route nor listener allow this upgrade"}
 	}
 	return true, u.Terminate && r.Method == "CONNECT", nil
+}
+
+// upgrade says whether an upgrade may be made: the route's word counts, then the
+// listener's.
+func (x *exchange) upgrade(kind string) (u route.Upgrade, ok bool) {
+	if d := &x.decision; d.Route != nil && d.Route.Forward != nil {
+		for _, u := range d.Route.Forward.Upgrades {
+			if u.Type == kind {
+				return u, u.Enabled
+			}
+		}
+	}
+	for _, u := range x.site.http.Upgrades {
+		if u.Type == kind {
+			return u, u.Enabled
+		}
+	}
+	return u, false
 }
 
 func (x *exchange) bufferLimit() int64 {
@@ -119,26 +131,6 @@ func (x *exchange) rewrite() {
 		r.Expect100 = false
 	}
 	r.Close = false // the upstream's connection is another one
-}
-
-// prepareAttempts fills in what balancing may know.
-func (x *exchange) prepareAttempts(tunnel bool) {
-	x.pick = upstream.Request{
-		Version: x.Request.Version, OriginalDst: x.Conn.OriginalDst, Client: x.Conn.Remote,
-		Random: x.Random, Upgrade: tunnel, Caller: x,
-	}
-	if x.cluster.Spec().AutoSNI {
-		x.pick.SNI = route.WithoutPort(x.Request.Authority)
-	}
-	if h := x.decision.Hash(x.Request, x.Remote, x.Conn.Local); h.OK {
-		x.pick.Hash, x.pick.HasHash, x.cookie = h.Value, true, h.Cookie
-	}
-	if p := x.decision.Route.Forward.Retry; p != nil {
-		if p.PreviousHosts {
-			x.pick.MaxReselect = p.MaxReselect
-		}
-		x.pick.AvoidEvery = int(p.PreviousPriorities)
-	}
 }
 
 // attempt sends the request to one endpoint and awaits the final head of a
@@ -196,31 +188,10 @@ func (x *exchange) unopened(f *fault.Fault, begin time.Time) *fault.Fault {
 	return &late
 }
 
-// tell notes where the attempt goes, and tells the endpoint what only this
-// attempt knows.
-func (x *exchange) tell(host *upstream.Host) {
-	if n := len(x.pick.Tried); n < len(x.tried) {
-		x.tried[n] = host
-		x.pick.Tried = x.tried[:n+1]
-	}
-	e := host.Endpoint()
-	x.Upstream.Endpoint, x.Upstream.Remote, x.Upstream.Mutual = e, host.Addr(), host.Transport().Mutual
-	if t := x.site.tracer; t != nil {
-		x.span = t.BeginAttempt(&x.Exchange)
-	}
-	d := &x.decision
-	if rw := &d.Route.Forward.Rewrite; rw.HostAuto && e.Hostname != "" {
-		route.SetAuthority(x.Request, e.Hostname, rw.ForwardedHost)
-	}
-	if d.Host.AttemptCount {
-		x.Request.Header.Set(attemptCount, x.number(int64(x.Attempts)))
-	}
-}
-
 // exchangeHeads sends the request and reads heads until the final one.
 func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.Fault {
 	x.Mark(filter.UpstreamTxBegin)
-	headed, sendErr := x.body.Send(lease.Stream, x.deadline(begin))
+	headed, sendErr := x.body.Send(lease.Stream, x.deadline(begin), !x.mayFollow(lease))
 	if sendErr != nil && !headed {
 		if f := x.over(begin); f != nil && isTimeout(sendErr) && x.Cancelled() == nil {
 			return f
@@ -263,45 +234,4 @@ func (x *exchange) relayInterim() *fault.Fault {
 		return f
 	}
 	return upload.ClientGone
-}
-
-// streamFault tells what an error of the attempt's stream means.
-func (x *exchange) streamFault(lease *upstream.Lease, err error) *fault.Fault {
-	if f := x.Cancelled(); f != nil {
-		return f
-	}
-	return lease.Fault(err)
-}
-
-// giveUp ends an attempt that came to nothing.
-func (x *exchange) giveUp(lease *upstream.Lease, f *fault.Fault) {
-	x.endAttempt(f)
-	_ = x.setStream(nil)
-	lease.Abort(codeCancel)
-	x.body.Detach()
-	x.Response.Reset()
-	x.lease = nil
-	lease.Done(upstream.Outcome{Fault: f})
-}
-
-func isTimeout(err error) bool {
-	var n net.Error
-	return errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &n) && n.Timeout()
-}
-
-// tlsFailure begins the reason of a connection that failed in its handshake.
-const tlsFailure = "TLS_error: "
-
-// failureText is %UPSTREAM_TRANSPORT_FAILURE_REASON%: why a connection could not
-// be made, in Envoy's words where it has some.
-func failureText(f *fault.Fault) string {
-	if f.Kind != fault.ConnectFailure || f.Err == nil {
-		return ""
-	}
-	var errno syscall.Errno
-	if errors.As(f.Err, &errno) {
-		text := errno.Error()
-		return "delayed connect error: " + strings.ToUpper(text[:1]) + text[1:]
-	}
-	return tlsFailure + f.Err.Error()
 }

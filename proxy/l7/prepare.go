@@ -87,12 +87,3 @@ func requestBytes(r *message.Request) uint64 {
 	n := len(r.Method) + len(r.Path) + len(r.Authority) + len("  HTTP/1.1\r\nhost: \r\n\r\n")
 	return uint64(n + fieldBytes(&r.Header))
 }
-
-func fieldBytes(h *message.Header) int {
-	n := 0
-	for i := range h.Len() {
-		f := h.At(i)
-		n += len(f.Name) + len(f.Value) + len(": \r\n")
-	}
-	return n
-}

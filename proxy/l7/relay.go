@@ -4,31 +4,25 @@
 package l7
 
 import (
+	"errors"
 	"io"
-	"sync"
+	"net"
+	"os"
 	"time"
 
+	"github.com/meltemi/meltemi/http1"
+	"github.com/meltemi/meltemi/http2"
 	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
-	"github.com/meltemi/meltemi/proxy/l7/grpcstatus"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
-	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
 const (
 	serviceTime = "x-envoy-upstream-service-time"
 	viaUpstream = "via_upstream"
 )
-
-// scratchSize is what is copied at once.
-const scratchSize = 32 << 10
-
-var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
-
-// buffered tells whether reading has to wait; both codecs' streams do.
-type buffered interface{ Buffered() int }
 
 // relay sends the response at hand to the client. A fault after the response's
 // head has gone out can only break the exchange off.
@@ -56,15 +50,6 @@ func (x *exchange) relay() *fault.Fault {
 		return x.endRelay(nil)
 	}
 	return x.relayBody()
-}
-
-// outcomeStatus is what outlier detection is told: for gRPC, what the status in
-// a response's head stands for.
-func outcomeStatus(r *message.Response) (status int, grpc bool) {
-	if s, ok := r.Header.Lookup("grpc-status"); ok && r.Status == 200 {
-		return grpcstatus.HTTP(s), true
-	}
-	return r.Status, false
 }
 
 // accepted says whether the upstream agrees to a tunnel.
@@ -208,7 +193,22 @@ func (x *exchange) clientFault(err error) *fault.Fault {
 	return upload.ClientGone
 }
 
-var _ buffered = (interface {
-	upstream.Stream
-	Buffered() int
-})(nil)
+// isMisuse says whether err is a codec's refusal to write what it was given, as
+// opposed to a connection that does not take it.
+func isMisuse(err error) bool {
+	var one *http1.Error
+	if errors.As(err, &one) {
+		return one.Kind == http1.Misuse
+	}
+	var stream http2.StreamError
+	var conn http2.ConnError
+	var network net.Error
+	return !errors.As(err, &stream) && !errors.As(err, &conn) && !errors.As(err, &network) &&
+		!errors.Is(err, os.ErrDeadlineExceeded) && !isClosed(err)
+}
+
+// isClosed says whether err is the end of a connection rather than a message.
+func isClosed(err error) bool {
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &op)
+}

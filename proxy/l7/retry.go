@@ -4,12 +4,16 @@
 package l7
 
 import (
-	"errors"
-	"io"
 	"math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
+	"time"
 
+	"github.com/meltemi/meltemi/match"
+	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/l7/sanitize"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
@@ -19,33 +23,54 @@ const (
 	retryOnHeader    = "x-envoy-retry-on"
 	retryGRPCHeader  = "x-envoy-retry-grpc-on"
 	maxRetriesHeader = "x-envoy-max-retries"
+	codesHeader      = "x-envoy-retriable-status-codes"
+	namesHeader      = "x-envoy-retriable-header-names"
 )
 
-// noRetry is the policy of a route without one.
-var noRetry = &route.Retry{}
+// noRetry is the policy of a route without one: On is nothing, and the rest as
+// Envoy has it where an internal caller asks for more.
+var noRetry = &route.Retry{Count: 1, Base: 25 * time.Millisecond, Max: 250 * time.Millisecond}
 
-// policy returns the route's retry policy with what an internal caller asks for.
-func (x *exchange) policy() *route.Retry {
-	p := x.decision.Route.Forward.Retry
-	if p == nil {
-		p = noRetry
-	}
-	if !x.Internal {
-		return p
+// settleRetry works out the retry policy, and takes from the request what is said
+// to this hop alone, whether it holds or not: the next one would multiply our
+// attempts by its own.
+func (x *exchange) settleRetry() {
+	x.retry = x.decision.Route.Forward.Retry
+	if x.retry == nil {
+		x.retry = noRetry
 	}
 	h := &x.Request.Header
+	said := slices.ContainsFunc(h.Fields(), sanitize.OneHop)
+	if said && x.Internal {
+		x.retry = withAsked(x.retry, h)
+	}
+	if !x.retry.Applies(x.Request) {
+		x.retry = noRetry
+	}
+	if said {
+		h.DeleteFunc(sanitize.OneHop)
+	}
+}
+
+// withAsked returns p with what the headers ask for.
+func withAsked(p *route.Retry, h *message.Header) *route.Retry {
+	asked := *p
 	on, _ := route.ParseRetryOn(h.Get(retryOnHeader))
 	grpc, _ := route.ParseRetryOn(h.Get(retryGRPCHeader))
-	count, err := strconv.ParseUint(h.Get(maxRetriesHeader), 10, 16)
-	if on|grpc == 0 && err != nil {
-		return p
-	}
-	asked := *p
 	asked.On |= on | grpc
-	if err == nil {
-		asked.Count = uint32(count)
-	} else if p.On == 0 {
-		asked.Count = 1
+	if n, err := strconv.ParseUint(h.Get(maxRetriesHeader), 10, 16); err == nil {
+		asked.Count = uint32(n)
+	}
+	asked.Codes, asked.Headers = slices.Clip(p.Codes), slices.Clip(p.Headers)
+	for code := range strings.SplitSeq(h.Get(codesHeader), ",") {
+		if n, err := strconv.ParseUint(strings.TrimSpace(code), 10, 16); err == nil {
+			asked.Codes = append(asked.Codes, uint32(n))
+		}
+	}
+	for name := range strings.SplitSeq(h.Get(namesHeader), ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			asked.Headers = append(asked.Headers, match.Header{Name: strings.Clone(name), Test: match.HeaderPresent})
+		}
 	}
 	return &asked
 }
@@ -53,52 +78,11 @@ func (x *exchange) policy() *route.Retry {
 // retryResponse says whether another attempt follows the response at hand; it
 // has been discarded then.
 func (x *exchange) retryResponse() bool {
-	p := x.policy()
-	if p.On == 0 || !p.OnResponse(&x.Response) || !p.Applies(x.Request) || !x.mayRetry(p) {
+	if x.retry.On == 0 || !x.retry.OnResponse(&x.Response) || !x.mayRetry() {
 		return false
 	}
 	x.discard()
 	return true
-}
-
-// discard ends an attempt whose response is not the one to relay. A short rest
-// of it that has come already is read, so that the connection can be kept.
-func (x *exchange) discard() {
-	lease := x.lease
-	o := upstream.Outcome{}
-	o.Status, o.GRPC = outcomeStatus(&x.Response)
-	x.endAttempt(nil)
-	_ = x.setStream(nil)
-	if x.body.Complete() {
-		o.Reusable = readRest(lease.Stream)
-	}
-	if !o.Reusable {
-		lease.Abort(codeCancel)
-	}
-	x.body.Detach()
-	x.Response.Reset()
-	x.lease = nil
-	lease.Done(o)
-}
-
-// readRest reads what has come of a body, and says whether that was all.
-func readRest(s upstream.Stream) bool {
-	b, ok := s.(buffered)
-	if !ok {
-		return false
-	}
-	scratch := scratches.Get().(*[scratchSize]byte)
-	defer scratches.Put(scratch)
-	for range 4 {
-		if b.Buffered() == 0 {
-			break
-		}
-		if _, err := s.Read(scratch[:]); err != nil {
-			return errors.Is(err, io.EOF)
-		}
-	}
-	_, err := s.Read(scratch[:0])
-	return errors.Is(err, io.EOF)
 }
 
 // retryFault says whether another attempt follows a failed one; if not, last is
@@ -107,9 +91,8 @@ func (x *exchange) retryFault(f *fault.Fault) (again bool, last *fault.Fault) {
 	if f.Kind == fault.ClientGone || x.Cancelled() != nil {
 		return false, f
 	}
-	p := x.policy()
-	if p.On != 0 && p.OnFault(f) && p.Applies(x.Request) {
-		return x.mayRetry(p), f
+	if x.retry.OnFault(f) {
+		return x.mayRetry(), f
 	}
 	return x.stale(f), f
 }
@@ -144,11 +127,20 @@ func idempotent(method string) bool {
 	return false
 }
 
+// mayFollow says whether another attempt may follow the one that lease is for,
+// whatever becomes of it. If not, nothing of the request needs to be kept.
+func (x *exchange) mayFollow(lease *upstream.Lease) bool {
+	if x.retry.On != 0 && x.retries < x.retry.Count {
+		return true
+	}
+	return x.reused && x.resends < maxResends && (lease.Version() == message.HTTP2 || idempotent(x.Request.Method)) // it may be stale
+}
+
 // mayRetry says whether number, budget and body allow another attempt.
-func (x *exchange) mayRetry(p *route.Retry) bool {
+func (x *exchange) mayRetry() bool {
 	x.leaveRetry()
 	switch {
-	case x.retries >= p.Count:
+	case x.retries >= x.retry.Count:
 		x.urx = true
 		return false
 	case !x.body.Replayable():
@@ -168,5 +160,5 @@ func (x *exchange) backoff() *fault.Fault {
 	if !x.retrying {
 		return nil // a stale connection is no reason to wait
 	}
-	return x.Hold(x.policy().Backoff(x.retries, rand.Uint64()))
+	return x.Hold(x.retry.Backoff(x.retries, rand.Uint64()))
 }

@@ -35,19 +35,29 @@ func (c *connection) sit() (*seat, bool) {
 	if h == now.site.http {
 		return now, true
 	}
+	next, err := c.change(h)
+	if err != nil {
+		c.server.cfg.Log.Error("connection closed: its filter chain cannot be served any more", "listener", c.facts.Listener, "error", err)
+		_ = c.net.Close() // without the lock, for which the sweeper would wait
+		return nil, false
+	}
+	return next, true
+}
+
+// change makes the seat one of h.
+func (c *connection) change(h *config.HTTP) (*seat, error) {
 	c.mu.Lock() // streams may begin at once
 	defer c.mu.Unlock()
-	if now = c.seat.Load(); h == now.site.http {
-		return now, true
+	now := c.seat.Load()
+	if h == now.site.http {
+		return now, nil
 	}
 	st, err := c.server.enter(h)
 	if err != nil {
-		c.server.cfg.Log.Error("connection closed: its filter chain cannot be served any more", "listener", c.facts.Listener, "error", err)
-		_ = c.net.Close()
-		return nil, false
+		return nil, err
 	}
 	c.server.leave(now.site)
 	next := c.newSeat(st)
 	c.seat.Store(next)
-	return next, true
+	return next, nil
 }

@@ -5,8 +5,6 @@ package l7
 
 import (
 	"errors"
-	"io"
-	"net"
 	"os"
 	"time"
 
@@ -151,10 +149,4 @@ func (x *exchange) badRequest(err error) {
 	x.closing = true
 	x.fail(f)
 	x.finish()
-}
-
-// isClosed says whether err is the end of a connection rather than a message.
-func isClosed(err error) bool {
-	var op *net.OpError
-	return errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.As(err, &op)
 }

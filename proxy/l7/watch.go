@@ -115,6 +115,7 @@ type connection struct {
 	first  *exchange // those under way
 	turns  uint64    // exchanges begun and ended: who looks twice sees whether anything happened
 	served uint32    // exchanges begun
+	hungUp bool      // no other one begins
 
 	// The sweeper's own.
 	seen     uint64
@@ -145,9 +146,13 @@ func (c *connection) draining() bool {
 	}
 }
 
-// begin notes that x is under way; end, that it is over.
-func (c *connection) begin(x *exchange) {
+// begin notes that x is under way, and reports false if it came too late; end, that it is over.
+func (c *connection) begin(x *exchange) bool {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.hungUp {
+		return false
+	}
 	c.turns++
 	c.served++
 	x.nextOfConn, x.prevOfConn = c.first, nil
@@ -155,7 +160,7 @@ func (c *connection) begin(x *exchange) {
 		c.first.prevOfConn = x
 	}
 	c.first = x
-	c.mu.Unlock()
+	return true
 }
 
 func (c *connection) end(x *exchange) {
@@ -282,7 +287,9 @@ func (x *exchange) overdue(now time.Time) *fault.Fault {
 	return nil
 }
 
-// hangUpLocked ends a connection that nothing is under way on.
+// hangUpLocked ends a connection that nothing is under way on. Closing is left to
+// the goroutine that waits for a request: TLS takes its leave first, and a client
+// that reads nothing would make all other connections wait for that.
 func (c *connection) hangUpLocked() {
 	if c.h2 != nil {
 		if !c.drained {
@@ -291,7 +298,8 @@ func (c *connection) hangUpLocked() {
 		}
 		return
 	}
-	_ = c.net.Close()
+	c.hungUp = true
+	_ = c.net.SetReadDeadline(past)
 }
 
 // expiredConn says whether max_connection_duration is over.

@@ -75,8 +75,8 @@ func Inspect(conn *netio.Peeked, l *config.Listener, facts *filter.Conn) (config
 	return cf, err
 }
 
-// Await is Inspect where the client must speak first: it is waited for without
-// limit, until drain is closed, since clients open connections in advance.
+// Await is Inspect where the client must speak first: its first byte is waited for
+// without limit, until drain is closed, since clients open connections in advance.
 func Await(conn *netio.Peeked, l *config.Listener, facts *filter.Conn, drain <-chan struct{}) (config.ConnFacts, error) {
 	spoke, quiet := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -88,14 +88,19 @@ func Await(conn *netio.Peeked, l *config.Listener, facts *filter.Conn, drain <-c
 		}
 	}()
 	cf := connFacts(facts)
-	err := inspect(conn, l, &cf, 0)
+	b, err := conn.Sniff(0, func([]byte) bool { return true })
+	switch {
+	case len(b) > 0:
+		err = inspect(conn, l, &cf, helloTime(l))
+	case err == nil:
+		err = ErrSilent
+	default:
+		err = fmt.Errorf("reading the first bytes: %w", err)
+	}
 	close(spoke)
 	<-quiet
 	_ = conn.SetReadDeadline(time.Time{})
 	facts.SNI = cf.SNI
-	if err == nil && len(conn.Buffered()) == 0 {
-		err = ErrSilent
-	}
 	return cf, err
 }
 

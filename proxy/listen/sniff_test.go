@@ -234,3 +234,42 @@ func TestWhoHasBegunToSpeakIsWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// Where the client must speak first it may take its time to begin, but not to go on.
+func TestAwaitedIsWhoBegins(t *testing.T) {
+	const begins, end = time.Hour, time.Hour + defaultHelloTime
+	for name, c := range map[string]struct {
+		first, then string // when it begins, and a second later
+		proto       []string
+		after       time.Duration
+	}{
+		"a request":              {"GET / HTTP/1.1\r\n", "", []string{"http/1.1"}, begins},
+		"a request in pieces":    {"G", "ET / HTTP/1.1\r\n", []string{"http/1.1"}, begins + time.Second},
+		"a request that stops":   {"GET /", "", nil, end},
+		"a hello that stops":     {"\x16\x03\x01", "", nil, end},
+		"a word of another kind": {"\x00", "", nil, begins},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &config.Listener{TLSInspector: &config.Inspector{}, HTTPInspector: &config.Inspector{}, InspectTimeout: time.Nanosecond, ContinueOnTimeout: true}
+				client, server := net.Pipe()
+				var said sync.WaitGroup
+				said.Go(func() {
+					time.Sleep(begins) // fake time
+					_, _ = io.WriteString(client, c.first)
+					time.Sleep(time.Second)
+					if c.then != "" {
+						_, _ = io.WriteString(client, c.then)
+					}
+				})
+				begin := time.Now()
+				seen, err := Await(netio.NewPeeked(server), l, &filter.Conn{}, nil)
+				if took := time.Since(begin); err != nil || !slices.Equal(seen.Protocols, c.proto) || took != c.after {
+					t.Errorf("%v after %s, %v; want %v after %s", seen.Protocols, took, err, c.proto, c.after)
+				}
+				_, _ = client.Close(), server.Close()
+				said.Wait()
+			})
+		})
+	}
+}

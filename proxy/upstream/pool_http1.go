@@ -218,9 +218,15 @@ func (p *pool) handOn(one *single, now time.Time) {
 	p.mu.Unlock()
 }
 
-// close ends the connection. It is in nobody's hands but the caller's.
+// close ends the connection. It is in nobody's hands but the caller's, who may be
+// the one that looks after all hosts: TLS takes its leave meanwhile, for which the
+// peer has to read.
 func (one *single) close() {
-	_ = one.conn.Close() // nothing is to be saved
+	if one.lease.tls != nil {
+		go func() { _ = one.conn.Close() }()
+	} else {
+		_ = one.conn.Close() // nothing is to be saved
+	}
 	if !one.kept {
 		one.conn.Release()
 	}

@@ -17,6 +17,16 @@ var ours = []string{
 	"force-trace", "ip-tags", "original-url", "internal",
 }
 
+// oneHop are those of them that are said to one hop alone, and end there.
+var oneHop = []string{
+	"retry-on", "retry-grpc-on", "max-retries", "retriable-status-codes", "retriable-header-names",
+	"upstream-alt-stat-name", "upstream-rq-per-try-timeout-ms", "upstream-rq-timeout-alt-response", "upstream-stream-duration-ms",
+	"hedge-on-per-try-timeout",
+}
+
+// OneHop says whether a field of a request, which may have it, is not for the next hop.
+func OneHop(f message.Field) bool { return listed(f.Name, oneHop) }
+
 // edges are fields that the mesh sets for itself and that nobody outside may.
 var edges = []string{
 	"decorator-operation", "downstream-service-cluster", "downstream-service-node",

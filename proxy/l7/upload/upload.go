@@ -8,6 +8,8 @@
 //
 //	client ─▶ buf, while it may still be wanted by another attempt ─▶ target
 //	      └▶ scratch, once it may not
+//
+// In file order: upload.go what the exchange calls, pump.go the pump.
 package upload
 
 import (
@@ -95,11 +97,6 @@ var past = time.Unix(1, 0)
 
 var bodies = sync.Pool{New: func() any { b := make([]byte, 0, smallBody); return &b }}
 
-var scratches = sync.Pool{New: func() any { return new([scratchSize]byte) }}
-
-// scratchSize is what is copied at once.
-const scratchSize = 32 << 10
-
 // Init prepares storage that is used for many bodies; x stays the same.
 func (u *Body) Init(x Exchange) {
 	u.x = x
@@ -108,17 +105,20 @@ func (u *Body) Init(x Exchange) {
 
 // Reset forgets the body. The pump is not running any more.
 func (u *Body) Reset() {
-	if u.pooled != nil {
-		if cap(u.buf) <= 4*smallBody {
-			*u.pooled = u.buf[:0]
-			bodies.Put(u.pooled)
-		}
-		u.pooled = nil
-	}
+	u.dropBuf()
 	u.src, u.r, u.start, u.within = nil, nil, time.Time{}, 0
-	u.state, u.buf, u.limit, u.trailer, u.done = Unseen, nil, 0, nil, nil
-	u.target, u.sent, u.ended, u.broken, u.writing = nil, 0, false, false, false
+	u.state, u.limit, u.trailer, u.done = Unseen, 0, nil, nil
+	u.target, u.ended, u.broken, u.writing = nil, false, false, false
 	u.keep, u.pinned, u.eof, u.at, u.received, u.stopped = false, false, false, time.Time{}, 0, false
+}
+
+// dropBuf gives back what buf and pooled hold. Nobody reads it any more.
+func (u *Body) dropBuf() {
+	if u.pooled != nil && cap(u.buf) <= 4*smallBody {
+		*u.pooled = u.buf[:0]
+		bodies.Put(u.pooled)
+	}
+	u.buf, u.pooled, u.sent = nil, nil, 0
 }
 
 // Collect looks at what there is of the body of r, which came from src, since
@@ -238,7 +238,8 @@ func (u *Body) Unpin() {
 // Send writes the request, head and what there is of its body, to a new attempt.
 // If it fails before the head was written, nothing can be read from s either.
 // until bounds the writing, but not that of what is still to come; the zero time is no bound.
-func (u *Body) Send(s upstream.Stream, until time.Time) (headed bool, err error) {
+// last: no other attempt will be asked for, so what comes from now on is not kept.
+func (u *Body) Send(s upstream.Stream, until time.Time, last bool) (headed bool, err error) {
 	if !until.IsZero() {
 		_ = s.SetWriteDeadline(until)
 	}
@@ -269,7 +270,7 @@ func (u *Body) Send(s upstream.Stream, until time.Time) (headed bool, err error)
 		return true, err
 	}
 	unbound(s, until)
-	u.attach(s, len(have))
+	u.attach(s, len(have), last)
 	return true, nil
 }
 
@@ -281,9 +282,12 @@ func unbound(s upstream.Stream, until time.Time) {
 }
 
 // attach has the pump send what comes to s, which has got sent bytes of buf.
-func (u *Body) attach(s upstream.Stream, sent int) {
+func (u *Body) attach(s upstream.Stream, sent int, last bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	if last {
+		u.limit = 0
+	}
 	u.target, u.sent, u.ended, u.broken, u.pinned = s, sent, false, false, false
 	if u.done == nil {
 		u.done = make(chan struct{})
@@ -334,149 +338,6 @@ func (u *Body) Stop() (unread bool) {
 		_ = u.src.SetReadDeadline(time.Time{})
 	}
 	return !u.eof
-}
-
-// run is the pump's goroutine. A panic in it is the end of its exchange, not of
-// all that the process serves.
-func (u *Body) run() {
-	defer close(u.done)
-	defer func() {
-		if p := recover(); p != nil {
-			u.pooled = nil // somebody may hold it
-			u.x.Defect(p)
-		}
-	}()
-	u.pump()
-}
-
-// pump moves the body until Stop. What it calls leaves the lock held, by a panic, too.
-func (u *Body) pump() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	defer u.haltLocked()
-	scratch := scratches.Get().(*[scratchSize]byte)
-	for !u.stopped {
-		switch {
-		case u.target != nil && !u.broken && u.sent < len(u.buf):
-			u.pushLocked(u.buf[u.sent:])
-		case u.target != nil && !u.broken && u.eof && !u.ended:
-			u.endLocked()
-		case u.mayReadLocked():
-			u.pullLocked(scratch[:])
-		default:
-			u.cond.Wait()
-		}
-	}
-	scratches.Put(scratch) // nor this after a panic
-}
-
-// haltLocked notes that the pump moves nothing any more.
-func (u *Body) haltLocked() {
-	u.stopped, u.broken, u.writing = true, true, false
-	u.cond.Broadcast()
-}
-
-// mayReadLocked says whether there is room for more of the body.
-func (u *Body) mayReadLocked() bool {
-	switch {
-	case u.eof:
-		return false
-	case u.keep && len(u.buf) < u.limit:
-		return true
-	case u.pinned:
-		return false
-	}
-	// From here on what comes is not kept, so it needs somewhere to go.
-	return u.target != nil && !u.broken
-}
-
-// doLocked does f to the target, which nobody takes away meanwhile, and says
-// whether that went well and it is the target still. That it failed the exchange
-// learns from reading.
-func (u *Body) doLocked(f func(t upstream.Stream) error) bool {
-	t := u.target
-	u.writing = true
-	err := u.unlocked(func() error { return f(t) })
-	u.writing = false
-	if err != nil && u.target == t {
-		u.broken = true
-	}
-	u.cond.Broadcast()
-	return err == nil && u.target == t
-}
-
-// unlocked calls f without the lock.
-func (u *Body) unlocked(f func() error) error {
-	u.mu.Unlock()
-	defer u.mu.Lock()
-	return f()
-}
-
-// pushLocked writes p, which is the unsent part of buf, to the target.
-func (u *Body) pushLocked(p []byte) {
-	if u.doLocked(func(t upstream.Stream) error { _, err := t.Write(p); return err }) {
-		u.sent += len(p)
-	}
-}
-
-func (u *Body) endLocked() {
-	if u.doLocked(func(t upstream.Stream) error { return t.Finish(u.trailer) }) {
-		u.ended = true
-	}
-}
-
-// pullLocked reads more of the body: into buf as long as it is kept, else
-// through scratch to the target.
-func (u *Body) pullLocked(scratch []byte) {
-	if u.keep && len(u.buf) >= u.limit {
-		u.keep = false // too much for another attempt; all of buf was sent
-		u.buf, u.sent = u.buf[:0], 0
-	}
-	to := scratch
-	if u.keep {
-		u.growLocked()
-		to = u.buf[len(u.buf):min(cap(u.buf), max(u.limit, len(u.buf)+1))]
-	}
-	u.doLocked(flush)
-	n := 0
-	err := u.unlocked(func() (err error) {
-		n, err = u.src.Read(to)
-		u.x.Moved()
-		return err
-	})
-	u.received += uint64(n)
-	switch {
-	case n > 0 && u.keep:
-		u.buf = u.buf[:len(u.buf)+n]
-	case n > 0 && u.target != nil && !u.broken:
-		u.doLocked(func(t upstream.Stream) error { _, err := t.Write(to[:n]); return err })
-	}
-	switch {
-	case err == io.EOF:
-		u.finishReading()
-	case err != nil && !u.stopped:
-		u.stopped = true
-		f := u.clientFault(err)
-		_ = u.unlocked(func() error { u.x.Cancel(f); return nil })
-	}
-}
-
-// flush sends what t has gathered, if there is a t. What fails is met again.
-func flush(t upstream.Stream) error {
-	if t != nil {
-		_ = t.Flush()
-	}
-	return nil
-}
-
-// growLocked makes room in buf. What it replaces may still be read by Send.
-func (u *Body) growLocked() {
-	if len(u.buf) < cap(u.buf) {
-		return
-	}
-	next := make([]byte, len(u.buf), min(max(4*cap(u.buf), smallBody), max(u.limit, len(u.buf)+1)))
-	copy(next, u.buf)
-	u.buf = next
 }
 
 // ClientGone is why an exchange ends whose client has hung up. Shared, not to be

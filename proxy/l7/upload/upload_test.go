@@ -155,7 +155,7 @@ func pumped(t *testing.T, limit int64) (*Body, *source, *exchange) {
 
 func send(t *testing.T, u *Body, to *target) {
 	t.Helper()
-	if _, err := u.Send(to, time.Time{}); err != nil {
+	if _, err := u.Send(to, time.Time{}, false); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -217,11 +217,41 @@ func TestOverflowIsSentButNotKept(t *testing.T) {
 	if u.Replayable() {
 		t.Error("replayable beyond its limit")
 	}
-	if cap(u.buf) > 2*smallBody {
-		t.Errorf("keeps %d bytes", cap(u.buf))
+	u.mu.Lock()
+	if u.buf != nil || u.pooled != nil {
+		t.Errorf("holds %d bytes that no attempt can use", cap(u.buf))
 	}
+	u.mu.Unlock()
 	src.put(nil, io.EOF)
 	eventually(t, "the end is sent", to.holds(40_000, true))
+}
+
+// What comes while the last attempt is under way is sent, and not kept; what came before is sent whole.
+func TestLastAttemptKeepsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		u, src, _ := pumped(t, 1<<20)
+		first, last := &target{}, &target{}
+		send(t, u, first)
+		src.put(bytes.Repeat([]byte("x"), 30_000), nil)
+		synctest.Wait()
+		u.Detach()
+		src.put(bytes.Repeat([]byte("x"), 30_000), nil) // while there is no attempt
+		synctest.Wait()
+		if !u.Replayable() {
+			t.Fatal("not replayable within its limit")
+		}
+		if _, err := u.Send(last, time.Time{}, true); err != nil {
+			t.Fatal(err)
+		}
+		src.put(bytes.Repeat([]byte("x"), 30_000), io.EOF)
+		synctest.Wait()
+		if !last.holds(90_000, true)() || u.Received() != 90_000 {
+			t.Errorf("the last attempt got %d bytes of 90000, ended %v", last.got.Len(), last.ended)
+		}
+		if u.buf != nil || u.pooled != nil || u.Replayable() {
+			t.Errorf("holds %d bytes that no attempt can use", cap(u.buf))
+		}
+	})
 }
 
 // Between attempts no more is read than can be kept.
