@@ -19,6 +19,7 @@ import (
 // A Cluster is a live cluster: one Spec with its hosts. A changed Spec makes a
 // new Cluster, which takes over the hosts whose connections it does not concern.
 type Cluster struct {
+	ref   *Ref // leads to the one that has taken over
 	spec  *Spec
 	stats *Stats
 	now   func() time.Time
@@ -50,7 +51,7 @@ type limits struct {
 }
 
 func newCluster(spec *Spec, r *Ref, now func() time.Time) *Cluster {
-	c := &Cluster{spec: spec, stats: &r.stats, limits: &r.limits, now: now, sweptAt: now()}
+	c := &Cluster{ref: r, spec: spec, stats: &r.stats, limits: &r.limits, now: now, sweptAt: now()}
 	c.noEndpoint = &fault.Fault{
 		Side: fault.Mesh, Kind: fault.NoEndpoint, Object: "cluster " + spec.Name,
 		Details: "no_healthy_upstream",
@@ -344,10 +345,15 @@ func (c *Cluster) sweep(now time.Time) {
 	}
 }
 
-// retire ends c. Hosts in keep live on in the cluster that takes over.
-func (c *Cluster) retire(keep []*Host) {
+// retire ends c, which its Ref leads to no more.
+func (c *Cluster) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.retireLocked(nil)
+}
+
+// retireLocked ends c. Hosts in keep live on in the cluster that takes over.
+func (c *Cluster) retireLocked(keep []*Host) {
 	c.closed = true
 	if c.stopDNS != nil {
 		c.stopDNS()
