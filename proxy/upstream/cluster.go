@@ -180,11 +180,15 @@ func (c *Cluster) pickOriginal(r *Request) (*Host, *fault.Fault) {
 	if h := c.originals[dst]; h != nil {
 		return h, nil
 	}
-	if c.closed || len(c.originals) >= maxOriginals {
+	if len(c.originals) >= maxOriginals {
 		return nil, c.overflow
 	}
 	e := &Endpoint{Addr: dst, Weight: 1}
 	h := newHost(e, c.spec.transportFor(e), c.now())
+	if c.closed {
+		h.pool.drain() // as if it had been picked just before
+		return h, nil
+	}
 	h.used.Store(c.now().UnixNano())
 	c.originals[dst] = h
 	c.originalsRO.Store(dst, h)
