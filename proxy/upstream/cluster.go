@@ -211,7 +211,7 @@ func (c *Cluster) sweepOriginals(now time.Time) {
 func (c *Cluster) Open(h *Host, r *Request) (*Lease, *fault.Fault) {
 	l, f := h.pool.open(c, r)
 	if f != nil && f.Side == fault.Upstream {
-		c.observe(h, Outcome{Fault: f}) // there is no lease that will tell
+		c.count(h, Outcome{Fault: f}) // there is no lease that will; the flight has told outlier detection
 	}
 	return l, f
 }

@@ -40,6 +40,12 @@ type Outcome struct {
 
 // observe feeds the result of one attempt to statistics and outlier detection.
 func (c *Cluster) observe(h *Host, o Outcome) {
+	c.count(h, o)
+	c.judge(h, o)
+}
+
+// count feeds it to statistics.
+func (c *Cluster) count(h *Host, o Outcome) {
 	class := o.Status / 100
 	if class > 5 {
 		class = 0
@@ -51,6 +57,10 @@ func (c *Cluster) observe(h *Host, o Outcome) {
 	} else {
 		h.stats.Success.Add(1)
 	}
+}
+
+// judge feeds it to outlier detection.
+func (c *Cluster) judge(h *Host, o Outcome) {
 	d := c.spec.Outlier
 	if d == nil {
 		return

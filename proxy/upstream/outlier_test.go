@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/meltemi/meltemi/proxy/fault"
 )
 
 // strict ejects at the first failure, as many as half of the hosts.
@@ -147,4 +149,103 @@ func TestEjectionsDuringChanges(t *testing.T) {
 	close(stop)
 	wg.Wait()
 	consistent(t, c)
+}
+
+// Who has no time to wait for a connection says nothing about the endpoint.
+func TestImpatientCallersEjectNobody(t *testing.T) {
+	for _, v := range both {
+		c, h, _, _ := gate(t, func(s *Spec) {
+			if s.Outlier = strict(); v.spec != nil {
+				v.spec(s)
+			}
+			s.Outlier.MaxEjectionPercent = 100
+		})
+		for _, r := range []*Request{{Until: time.Now()}, {Deadline: time.Now()}} {
+			if _, f := c.Open(h, r); f == nil || f.Kind != fault.ConnectTimeout || f.Side != fault.Mesh {
+				t.Errorf("%s: %v, want its own time out", v.name, f)
+			}
+		}
+		if h.Ejected() || h.stats.Error.Load() != 0 {
+			t.Errorf("%s: ejected, or blamed, though nothing is known of it", v.name)
+		}
+	}
+}
+
+// A failed dial counts once, whether many wait for it or nobody.
+func TestFailedDialIsJudgedOnce(t *testing.T) {
+	for _, v := range both {
+		c, h, o, _ := gate(t, func(s *Spec) {
+			if s.Outlier = strict(); v.spec != nil {
+				v.spec(s)
+			}
+			s.Outlier.Consecutive5xx, s.Outlier.MaxEjectionPercent = 2, 100
+		})
+		opens := []<-chan result{openLater(c, h, &Request{})}
+		within(t, "the flight begins", func() bool { return h.pool.active() == 1 })
+		if v.spec != nil {
+			for range 3 {
+				opens = append(opens, openLater(c, h, &Request{}))
+			}
+			within(t, "three join", func() bool { return h.pool.joined() == 3 })
+		}
+		within(t, "it has connected", func() bool { return o.count() == 1 })
+		o.hangUp()
+		for _, ch := range opens {
+			if r := prompt(t, ch); r.f == nil || r.f.Kind != fault.ConnectFailure {
+				t.Errorf("%s: %v, want the failure of all", v.name, r.f)
+			}
+		}
+		if n := h.stats.Error.Load(); h.Ejected() || n != int64(len(opens)) {
+			t.Errorf("%s: ejected %v after one of two failures, %d errors of %d requests", v.name, h.Ejected(), n, len(opens))
+		}
+		g := newGuest()
+		left := openLater(c, h, &Request{Caller: g})
+		within(t, "the second flight begins", func() bool { return o.count() == 2 })
+		close(g.done)
+		if r := prompt(t, left); r.f != gone {
+			t.Errorf("%s: %v", v.name, r.f)
+		}
+		o.hangUp()
+		within(t, v.name+": the failure that nobody waits for counts", h.Ejected)
+	}
+}
+
+// A dial that was cancelled, as nobody can use it any more, has not failed.
+func TestCancelledDialIsNotJudged(t *testing.T) {
+	for _, v := range both {
+		c, h, _, _ := gate(t, func(s *Spec) {
+			if s.Outlier = strict(); v.spec != nil {
+				v.spec(s)
+			}
+			s.Outlier.MaxEjectionPercent = 100
+		})
+		g := newGuest()
+		opens := openLater(c, h, &Request{Caller: g})
+		within(t, "the flight begins", func() bool { return h.pool.active() == 1 })
+		close(g.done)
+		_ = prompt(t, opens)
+		h.pool.drain()
+		within(t, v.name+": the flight ends", func() bool { return h.pool.active() == 0 })
+		if h.Ejected() {
+			t.Errorf("%s: ejected", v.name)
+		}
+	}
+}
+
+// A connection that ends before its first use is a failure of the endpoint.
+func TestConnectionThatEndsUnusedIsJudged(t *testing.T) {
+	o := newOrigin(t, nil)
+	c, h := toOrigin(t, o.addr(), func(s *Spec) {
+		s.Protocol, s.Outlier = HTTP2, strict()
+		s.Outlier.MaxEjectionPercent = 100
+	})
+	l := mustOpen(t, c, h, &Request{})
+	fl := &flight{muxed: l.muxed}
+	l.Done(Outcome{Status: 200})
+	within(t, "it is accepted", func() bool { return o.count() == 1 })
+	o.hangUp()
+	<-fl.muxed.conn.Done()
+	if _, f := fl.first(c); f == nil || f.Kind != fault.ConnectionClosed || !h.Ejected() {
+		t.Errorf("%v, ejected %v", f, h.Ejected())
+	}
 }

@@ -210,10 +210,12 @@ func (fl *flight) first(c *Cluster) (*Lease, *fault.Fault) {
 		return l, nil
 	}
 	m := fl.muxed // ended before it was used
-	return nil, &fault.Fault{
+	f := &fault.Fault{
 		Side: fault.Upstream, Kind: fault.ConnectionClosed, Err: m.conn.Err(), Object: m.host.pool.object(c),
 		Hint: "the endpoint closed the connection at once: does it speak HTTP/2?",
 	}
+	c.judge(m.host, Outcome{Fault: f})
+	return nil, f
 }
 
 func (p *pool) newMuxed(c *Cluster, q *part, conn net.Conn) (*muxed, *fault.Fault) {
