@@ -216,7 +216,8 @@ func (c *Cluster) Open(h *Host, r *Request) (*Lease, *fault.Fault) {
 	return l, f
 }
 
-// Dial connects to h for raw bytes; TLS is done when it returns.
+// Dial connects to h for raw bytes; TLS is done when it returns. Who gets a
+// connection calls Hangup in the end, who gets a fault ReportTCP.
 func (c *Cluster) Dial(h *Host, r *Request) (net.Conn, *fault.Fault) {
 	if !c.admitConn() {
 		return nil, c.overflow
