@@ -60,6 +60,7 @@ func (x *exchange) connectRaw() *fault.Fault {
 	defer x.endAttempt(nil)
 	conn, f := x.cluster.Dial(host, &x.pick)
 	if f != nil {
+		x.cluster.ReportTCP(host, f)
 		x.Upstream.Failure = failureText(f)
 		return f
 	}

@@ -297,6 +297,24 @@ func TestOriginalDestination(t *testing.T) {
 	}
 }
 
+// A request may pick just after a change of its cluster, which nobody would sweep any more.
+func TestOriginalDestinationAfterAChange(t *testing.T) {
+	o := newOrigin(t, nil)
+	s := NewSet(Config{})
+	t.Cleanup(s.Close)
+	s.Put(&Spec{Name: "o", Hash: 1, Discovery: OriginalDst, Breakers: unlimited()})
+	c := s.Ref("o").Load()
+	s.Put(&Spec{Name: "o", Hash: 2, Discovery: OriginalDst, Breakers: unlimited()})
+	h, f := c.Pick(&Request{OriginalDst: o.addr()})
+	if f != nil {
+		t.Fatal(f)
+	}
+	roundTrip(t, c, h, &Request{OriginalDst: o.addr()})
+	if n := c.stats.ConnActive.Load(); n != 0 || len(c.originals) != 0 {
+		t.Errorf("%d connections, %d addresses are kept", n, len(c.originals))
+	}
+}
+
 func TestBreakers(t *testing.T) {
 	s := NewSet(Config{})
 	t.Cleanup(s.Close)

@@ -19,6 +19,7 @@ import (
 // A Cluster is a live cluster: one Spec with its hosts. A changed Spec makes a
 // new Cluster, which takes over the hosts whose connections it does not concern.
 type Cluster struct {
+	ref   *Ref // leads to the one that has taken over
 	spec  *Spec
 	stats *Stats
 	now   func() time.Time
@@ -50,7 +51,7 @@ type limits struct {
 }
 
 func newCluster(spec *Spec, r *Ref, now func() time.Time) *Cluster {
-	c := &Cluster{spec: spec, stats: &r.stats, limits: &r.limits, now: now, sweptAt: now()}
+	c := &Cluster{ref: r, spec: spec, stats: &r.stats, limits: &r.limits, now: now, sweptAt: now()}
 	c.noEndpoint = &fault.Fault{
 		Side: fault.Mesh, Kind: fault.NoEndpoint, Object: "cluster " + spec.Name,
 		Details: "no_healthy_upstream",
@@ -179,11 +180,15 @@ func (c *Cluster) pickOriginal(r *Request) (*Host, *fault.Fault) {
 	if h := c.originals[dst]; h != nil {
 		return h, nil
 	}
-	if c.closed || len(c.originals) >= maxOriginals {
+	if len(c.originals) >= maxOriginals {
 		return nil, c.overflow
 	}
 	e := &Endpoint{Addr: dst, Weight: 1}
 	h := newHost(e, c.spec.transportFor(e), c.now())
+	if c.closed {
+		h.pool.drain() // as if it had been picked just before
+		return h, nil
+	}
 	h.used.Store(c.now().UnixNano())
 	c.originals[dst] = h
 	c.originalsRO.Store(dst, h)
@@ -206,12 +211,13 @@ func (c *Cluster) sweepOriginals(now time.Time) {
 func (c *Cluster) Open(h *Host, r *Request) (*Lease, *fault.Fault) {
 	l, f := h.pool.open(c, r)
 	if f != nil && f.Side == fault.Upstream {
-		c.observe(h, Outcome{Fault: f}) // there is no lease that will tell
+		c.count(h, Outcome{Fault: f}) // there is no lease that will; the flight has told outlier detection
 	}
 	return l, f
 }
 
-// Dial connects to h for raw bytes; TLS is done when it returns.
+// Dial connects to h for raw bytes; TLS is done when it returns. Who gets a
+// connection calls Hangup in the end, who gets a fault ReportTCP.
 func (c *Cluster) Dial(h *Host, r *Request) (net.Conn, *fault.Fault) {
 	if !c.admitConn() {
 		return nil, c.overflow
@@ -344,10 +350,15 @@ func (c *Cluster) sweep(now time.Time) {
 	}
 }
 
-// retire ends c. Hosts in keep live on in the cluster that takes over.
-func (c *Cluster) retire(keep []*Host) {
+// retire ends c, which its Ref leads to no more.
+func (c *Cluster) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.retireLocked(nil)
+}
+
+// retireLocked ends c. Hosts in keep live on in the cluster that takes over.
+func (c *Cluster) retireLocked(keep []*Host) {
 	c.closed = true
 	if c.stopDNS != nil {
 		c.stopDNS()

@@ -161,12 +161,13 @@ func (p *pool) land(c *Cluster, r *Request, fl *flight) (f *fault.Fault, late bo
 	case <-over:
 	}
 	return &fault.Fault{
-		Side: fault.Upstream, Kind: fault.ConnectTimeout, Object: p.object(c),
-		Hint: "the connection was not ready in time",
+		Side: fault.Mesh, Kind: fault.ConnectTimeout, Object: p.object(c),
+		Hint: "the request's own time was over before a connection was ready: is the endpoint slow to accept, or the timeout short?",
 	}, true
 }
 
-// connect opens the connection of a flight. A defect that it meets ends nothing else.
+// connect opens the connection of a flight, and tells outlier detection if that
+// fails: once, however many wait for it. A defect that it meets ends nothing else.
 func (p *pool) connect(ctx context.Context, c *Cluster, own *Request, v message.Version) (conn net.Conn, f *fault.Fault) {
 	defer func() {
 		if defect := recover(); defect != nil {
@@ -176,7 +177,11 @@ func (p *pool) connect(ctx context.Context, c *Cluster, own *Request, v message.
 			}
 		}
 	}()
-	return p.host.dial(ctx, c, own, p.host.transport.alpn(v))
+	conn, f = p.host.dial(ctx, c, own, p.host.transport.alpn(v))
+	if f != nil && ctx.Err() == nil { // or else nobody wanted to know
+		c.judge(p.host, Outcome{Fault: f})
+	}
+	return conn, f
 }
 
 // object names the pool's endpoint in faults.

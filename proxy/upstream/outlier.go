@@ -5,6 +5,7 @@ package upstream
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,6 +18,7 @@ import (
 // first sweep after base × times ejected).
 //
 //	in ──(counter reaches its threshold)──▶ ejected ──(sweep, time served)──▶ in
+//	                                                └─(no policy any more)──▶ in
 type ejection struct {
 	consecutive5xx, consecutiveGateway, consecutiveLocal atomic.Uint32
 	ejected                                              atomic.Bool
@@ -38,6 +40,12 @@ type Outcome struct {
 
 // observe feeds the result of one attempt to statistics and outlier detection.
 func (c *Cluster) observe(h *Host, o Outcome) {
+	c.count(h, o)
+	c.judge(h, o)
+}
+
+// count feeds it to statistics.
+func (c *Cluster) count(h *Host, o Outcome) {
 	class := o.Status / 100
 	if class > 5 {
 		class = 0
@@ -49,6 +57,10 @@ func (c *Cluster) observe(h *Host, o Outcome) {
 	} else {
 		h.stats.Success.Add(1)
 	}
+}
+
+// judge feeds it to outlier detection.
+func (c *Cluster) judge(h *Host, o Outcome) {
 	d := c.spec.Outlier
 	if d == nil {
 		return
@@ -70,7 +82,7 @@ func (c *Cluster) observeLocal(h *Host, d *Outlier, f *fault.Fault) {
 	}
 	if d.SplitLocal {
 		if reached(&h.outlier.consecutiveLocal, d.ConsecutiveLocal) {
-			c.eject(h, d, d.EnforcingConsecutiveLocal)
+			c.eject(h, d.EnforcingConsecutiveLocal)
 		}
 		return
 	}
@@ -94,13 +106,13 @@ func (c *Cluster) observeStatus(h *Host, d *Outlier, status int) {
 	}
 	if status >= 502 && status <= 504 {
 		if reached(&e.consecutiveGateway, d.ConsecutiveGateway) {
-			c.eject(h, d, d.EnforcingConsecutiveGateway)
+			c.eject(h, d.EnforcingConsecutiveGateway)
 		}
 	} else {
 		e.consecutiveGateway.Store(0)
 	}
 	if reached(&e.consecutive5xx, d.Consecutive5xx) {
-		c.eject(h, d, d.EnforcingConsecutive5xx)
+		c.eject(h, d.EnforcingConsecutive5xx)
 	}
 }
 
@@ -121,15 +133,20 @@ func threshold(v, otherwise uint32) uint32 {
 	return v
 }
 
-// eject takes h out of balancing if that leaves enough others in.
-func (c *Cluster) eject(h *Host, d *Outlier, enforcing uint32) {
+// eject takes h out of balancing if that leaves enough others in. The attempt that
+// decides it may have begun before a change: what it does, it does to the cluster
+// that has taken over since.
+func (c *Cluster) eject(h *Host, enforcing uint32) {
 	if enforcing == 0 || rand.Uint32N(100) >= enforcing {
 		return
 	}
-	c.mu.Lock()
+	c = c.ref.lock()
+	if c == nil {
+		return
+	}
 	defer c.mu.Unlock()
-	e := &h.outlier
-	if e.ejected.Load() {
+	d, e := c.spec.Outlier, &h.outlier
+	if d == nil || e.ejected.Load() || !slices.Contains(c.members, h) {
 		return
 	}
 	hosts := int64(len(c.members))
@@ -177,7 +194,7 @@ func (c *Cluster) sweepEjections(now time.Time) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if now.Sub(c.sweptAt) < interval {
+	if c.closed || now.Sub(c.sweptAt) < interval {
 		return
 	}
 	c.sweptAt = now
@@ -204,10 +221,27 @@ func (c *Cluster) sweepHost(h *Host, d *Outlier, now time.Time, interval time.Du
 		return false
 	}
 	e.back = now
+	c.returnLocked(e)
+	return true
+}
+
+// returnLocked lets e's host back in, and begins to count anew.
+func (c *Cluster) returnLocked(e *ejection) {
 	e.consecutive5xx.Store(0)
 	e.consecutiveGateway.Store(0)
 	e.consecutiveLocal.Store(0)
-	e.ejected.Store(false)
-	c.stats.EjectionsActive.Add(-1)
-	return true
+	if e.ejected.Swap(false) {
+		c.stats.EjectionsActive.Add(-1)
+	}
+}
+
+// pardon holds nothing against hosts any more: c has no policy by which they would return.
+func (c *Cluster) pardon(hosts []*Host) {
+	for _, h := range hosts {
+		e := &h.outlier
+		e.mu.Lock()
+		e.times = 0
+		c.returnLocked(e)
+		e.mu.Unlock()
+	}
 }

@@ -156,7 +156,8 @@ func (p *pool) wakeFirstLocked(one *single, can func(*waiter) bool) bool {
 }
 
 // takeOtherLocked takes an idle connection that q cannot use, as under a limit it
-// would keep q out for ever, and returns what ends it; nil if there is none.
+// would keep q out for ever, and returns what ends it; nil if there is none. Its
+// place is free once that has returned.
 func (p *pool) takeOtherLocked(q *part) (end func()) {
 	for _, o := range p.parts {
 		if o == q {
@@ -170,7 +171,9 @@ func (p *pool) takeOtherLocked(q *part) (end func()) {
 		for i, m := range o.shared {
 			if m.conn.ActiveStreams() == 0 {
 				o.shared = slices.Delete(o.shared, i, i+1)
-				return m.conn.Drain // follow counts it out
+				m.forgotten = true // at once: draining takes its time, and the next try would take another one
+				p.forgetLocked(o, m.limits)
+				return m.conn.Drain
 			}
 		}
 	}

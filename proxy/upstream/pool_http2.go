@@ -30,6 +30,7 @@ type muxed struct {
 
 	// Guarded by the pool's lock.
 	served        uint32
+	forgotten     bool  // counted out, though it has not ended yet
 	wasIn, wasOut int64 // of conn.Traffic, what has been counted
 }
 
@@ -209,10 +210,12 @@ func (fl *flight) first(c *Cluster) (*Lease, *fault.Fault) {
 		return l, nil
 	}
 	m := fl.muxed // ended before it was used
-	return nil, &fault.Fault{
+	f := &fault.Fault{
 		Side: fault.Upstream, Kind: fault.ConnectionClosed, Err: m.conn.Err(), Object: m.host.pool.object(c),
 		Hint: "the endpoint closed the connection at once: does it speak HTTP/2?",
 	}
+	c.judge(m.host, Outcome{Fault: f})
+	return nil, f
 }
 
 func (p *pool) newMuxed(c *Cluster, q *part, conn net.Conn) (*muxed, *fault.Fault) {
@@ -238,13 +241,16 @@ func (p *pool) follow(m *muxed) {
 	p.mu.Lock()
 	m.countLocked()
 	m.part.shared = slices.DeleteFunc(m.part.shared, func(o *muxed) bool { return o == m })
+	forgotten := m.forgotten
 	p.mu.Unlock()
 	var ended http2.ConnError
 	if errors.As(m.conn.Err(), &ended) && ended.Remote {
 		m.stats.ConnRemoteClosed.Add(1)
 	}
 	p.host.countHangup(m.stats)
-	p.forget(m.part, m.limits)
+	if !forgotten {
+		p.forget(m.part, m.limits)
+	}
 }
 
 // countLocked counts the bytes since the last time.

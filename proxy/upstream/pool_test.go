@@ -6,6 +6,7 @@ package upstream
 import (
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -125,6 +126,35 @@ func TestLimitsAreKept(t *testing.T) {
 	within(t, "one connection is left", func() bool { return c.limits.connections.Load() == 1 })
 	if c.stats.RequestPending.Load() != 0 || c.limits.pending.Load() != 0 {
 		t.Error("somebody is still counted as pending")
+	}
+}
+
+// Under the limit, a request that no idle connection can serve takes the place of one of them.
+func TestRoomForOneCostsOne(t *testing.T) {
+	const most = 8
+	for _, v := range both {
+		o := newOrigin(t, nil)
+		c, h := toOrigin(t, o.addr(), func(s *Spec) {
+			s.Breakers.MaxConnections = most
+			if v.spec != nil {
+				v.spec(s)
+			}
+		})
+		for i := range most {
+			roundTrip(t, c, h, &Request{SNI: fmt.Sprint(i)})
+		}
+		within(t, "all connections idle", func() bool { return h.pool.idle() == most })
+		roundTrip(t, c, h, &Request{SNI: "another"})
+		if n, over := c.limits.connections.Load(), c.stats.ConnOverflow.Load(); n != most || over != 1 {
+			t.Errorf("%s: %d connections, %d overflows; want %d and 1", v.name, n, over, most)
+		}
+		within(t, v.name+": one has ended, the others idle", func() bool {
+			return c.stats.ConnActive.Load() == most && h.pool.idle() == most
+		})
+		h.pool.drain()
+		within(t, v.name+": nothing stays counted", func() bool {
+			return c.stats.ConnActive.Load() == 0 && c.limits.connections.Load() == 0 && h.pool.active() == 0
+		})
 	}
 }
 

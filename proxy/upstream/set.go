@@ -59,6 +59,21 @@ func (r *Ref) Name() string { return r.name }
 // Load returns the live cluster, or nil if there is none (flag NC).
 func (r *Ref) Load() *Cluster { return r.cur.Load() }
 
+// lock returns the live cluster, locked, or nil if there is none.
+func (r *Ref) lock() *Cluster {
+	for {
+		c := r.Load()
+		if c == nil {
+			return nil
+		}
+		c.mu.Lock()
+		if !c.closed {
+			return c
+		}
+		c.mu.Unlock() // another one has just taken over
+	}
+}
+
 // Stats returns the counters of the cluster of this name.
 func (r *Ref) Stats() *Stats { return &r.stats }
 
@@ -83,7 +98,7 @@ func (s *Set) Close() {
 	<-s.done
 	for _, r := range s.all() {
 		if c := r.cur.Swap(nil); c != nil {
-			c.retire(nil)
+			c.retire()
 		}
 	}
 }
@@ -127,9 +142,14 @@ func (s *Set) Put(spec *Spec) {
 	}
 	next := newCluster(spec, r, s.cfg.Now)
 	next.mark = s.cfg.Mark
+	s.follow(r, old, next)
 	var inherited []*Host
-	if old != nil && old.spec.ConnHash == spec.ConnHash && old.spec.Discovery == spec.Discovery {
-		inherited = next.inherit(old)
+	if old != nil {
+		old.mu.Lock() // until next has taken over: nobody is ejected in between, nor returns
+		defer old.mu.Unlock()
+		if old.spec.ConnHash == spec.ConnHash && old.spec.Discovery == spec.Discovery {
+			inherited = next.inheritLocked(old)
+		}
 	}
 	switch spec.Discovery {
 	case Static, EDS:
@@ -138,20 +158,14 @@ func (s *Set) Put(spec *Spec) {
 		}
 		next.assign(assignment, inherited)
 	case StrictDNS, LogicalDNS:
-		if old != nil && inherited != nil {
-			old.mu.Lock()
-			last := old.assignment
-			old.mu.Unlock()
-			if last != nil {
-				next.assign(last, inherited)
-			}
+		if inherited != nil && old.assignment != nil {
+			next.assign(old.assignment, inherited)
 		}
 		next.followDNS(s.ctx, s.cfg.Resolver)
 	}
 	r.cur.Store(next)
-	s.follow(r, old, next)
 	if old != nil {
-		old.retire(inherited)
+		old.retireLocked(inherited)
 	}
 }
 
@@ -172,17 +186,20 @@ func (s *Set) follow(r *Ref, old, next *Cluster) {
 	}
 }
 
-// inherit takes over old's hosts; assign drains those that are not wanted.
-func (c *Cluster) inherit(old *Cluster) []*Host {
-	old.mu.Lock()
-	defer old.mu.Unlock()
+// inheritLocked takes over the hosts of old, which is locked; assign drains those
+// that are not wanted.
+func (c *Cluster) inheritLocked(old *Cluster) []*Host {
 	if c.originals != nil {
 		for dst, h := range old.originals {
 			c.originals[dst] = h
 			c.originalsRO.Store(dst, h)
 		}
 	}
-	return old.hostsLocked()
+	hosts := old.hostsLocked()
+	if c.spec.Outlier == nil {
+		c.pardon(hosts)
+	}
+	return hosts
 }
 
 func (s *Spec) serviceName() string {
@@ -202,7 +219,7 @@ func (s *Set) Remove(name string) {
 	}
 	if c := r.cur.Swap(nil); c != nil {
 		s.follow(r, c, nil)
-		c.retire(nil)
+		c.retire()
 	}
 }
 
