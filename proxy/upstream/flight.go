@@ -166,8 +166,7 @@ func (p *pool) land(c *Cluster, r *Request, fl *flight) (f *fault.Fault, late bo
 	}, true
 }
 
-// connect opens the connection of a flight, and tells outlier detection if that
-// fails: once, however many wait for it. A defect that it meets ends nothing else.
+// connect opens the connection of a flight. A defect that it meets ends nothing else.
 func (p *pool) connect(ctx context.Context, c *Cluster, own *Request, v message.Version) (conn net.Conn, f *fault.Fault) {
 	defer func() {
 		if defect := recover(); defect != nil {
@@ -177,11 +176,25 @@ func (p *pool) connect(ctx context.Context, c *Cluster, own *Request, v message.
 			}
 		}
 	}()
-	conn, f = p.host.dial(ctx, c, own, p.host.transport.alpn(v))
-	if f != nil && ctx.Err() == nil { // or else nobody wanted to know
+	return p.host.dial(ctx, c, own, p.host.transport.alpn(v))
+}
+
+// blame tells outlier detection that fl failed because of f, before anybody looks for
+// another endpoint: for each of its waiters, as Envoy does, and also if all of them have
+// gone. A flight that was cancelled, as nobody could use it any more, has not failed.
+func (p *pool) blame(ctx context.Context, c *Cluster, fl *flight, f *fault.Fault) {
+	if ctx.Err() != nil {
+		return
+	}
+	p.mu.Lock()
+	waiters := fl.joined
+	if !fl.left {
+		waiters++
+	}
+	p.mu.Unlock()
+	for range max(waiters, 1) {
 		c.judge(p.host, Outcome{Fault: f})
 	}
-	return conn, f
 }
 
 // object names the pool's endpoint in faults.

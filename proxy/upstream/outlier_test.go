@@ -171,22 +171,21 @@ func TestImpatientCallersEjectNobody(t *testing.T) {
 	}
 }
 
-// A failed dial counts once, whether many wait for it or nobody.
-func TestFailedDialIsJudgedOnce(t *testing.T) {
+// A failed dial counts for each who waits for it, and also if nobody does.
+func TestFailedDialIsJudged(t *testing.T) {
 	for _, v := range both {
 		c, h, o, _ := gate(t, func(s *Spec) {
 			if s.Outlier = strict(); v.spec != nil {
 				v.spec(s)
 			}
-			s.Outlier.Consecutive5xx, s.Outlier.MaxEjectionPercent = 2, 100
+			s.Outlier.Consecutive5xx, s.Outlier.MaxEjectionPercent = 4, 100
 		})
+		failures := uint32(0)
 		opens := []<-chan result{openLater(c, h, &Request{})}
 		within(t, "the flight begins", func() bool { return h.pool.active() == 1 })
 		if v.spec != nil {
-			for range 3 {
-				opens = append(opens, openLater(c, h, &Request{}))
-			}
-			within(t, "three join", func() bool { return h.pool.joined() == 3 })
+			opens = append(opens, openLater(c, h, &Request{}))
+			within(t, "one joins", func() bool { return h.pool.joined() == 1 })
 		}
 		within(t, "it has connected", func() bool { return o.count() == 1 })
 		o.hangUp()
@@ -194,9 +193,10 @@ func TestFailedDialIsJudgedOnce(t *testing.T) {
 			if r := prompt(t, ch); r.f == nil || r.f.Kind != fault.ConnectFailure {
 				t.Errorf("%s: %v, want the failure of all", v.name, r.f)
 			}
+			failures++
 		}
-		if n := h.stats.Error.Load(); h.Ejected() || n != int64(len(opens)) {
-			t.Errorf("%s: ejected %v after one of two failures, %d errors of %d requests", v.name, h.Ejected(), n, len(opens))
+		if n := h.outlier.consecutive5xx.Load(); n != failures || h.stats.Error.Load() != int64(failures) {
+			t.Errorf("%s: %d of %d failures judged, %d counted", v.name, n, failures, h.stats.Error.Load())
 		}
 		g := newGuest()
 		left := openLater(c, h, &Request{Caller: g})
@@ -206,7 +206,7 @@ func TestFailedDialIsJudgedOnce(t *testing.T) {
 			t.Errorf("%s: %v", v.name, r.f)
 		}
 		o.hangUp()
-		within(t, v.name+": the failure that nobody waits for counts", h.Ejected)
+		within(t, v.name+": the failure that nobody waits for counts", func() bool { return h.outlier.consecutive5xx.Load() == failures+1 })
 	}
 }
 

@@ -146,6 +146,8 @@ func (p *pool) flySingle(ctx context.Context, c *Cluster, own *Request, q *part,
 	conn, f := p.connect(ctx, c, own, message.HTTP11)
 	if f == nil {
 		fl.single = p.newSingle(c, q, conn)
+	} else {
+		p.blame(ctx, c, fl, f)
 	}
 	p.mu.Lock()
 	if fl.fault = f; f != nil {

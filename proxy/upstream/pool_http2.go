@@ -177,6 +177,9 @@ func (p *pool) flyMuxed(ctx context.Context, c *Cluster, own *Request, q *part, 
 	if f == nil {
 		m, f = p.newMuxed(c, q, conn)
 	}
+	if f != nil {
+		p.blame(ctx, c, fl, f)
+	}
 	p.mu.Lock()
 	if f != nil {
 		fl.fault = f
