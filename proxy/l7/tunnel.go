@@ -183,4 +183,5 @@ type rawStream struct {
 	conn net.Conn
 }
 
-func (s rawStream) Abort(uint32) { _ = s.conn.Close() }
+// Abort may be called by who looks after all connections: TLS takes its leave meanwhile.
+func (s rawStream) Abort(uint32) { go func() { _ = s.conn.Close() }() }

@@ -236,16 +236,28 @@ func (one *single) close() {
 	one.host.pool.forget(one.part, one.limits)
 }
 
+// What a burst needed is not kept for as long as what is used now and then: of the
+// connections that nobody needed for surplusIdle, spare are enough, unless somebody
+// has said how long they are to be kept.
+const (
+	spare       = 4
+	surplusIdle = time.Minute
+)
+
 // sweepSinglesLocked takes those out of q that are to be closed.
 func (p *pool) sweepSinglesLocked(q *part, now time.Time, learned time.Duration, closing []*single) []*single {
 	kept := q.idle[:0]
-	for _, one := range q.idle {
+	for i, one := range q.idle {
+		idled := now.Sub(one.since)
 		switch {
-		case p.retireLocked(one, now, now.Sub(one.since), learned):
+		case p.retireLocked(one, now, idled, learned):
+			closing = append(closing, one)
+		case len(q.idle)-i > spare && idled >= surplusIdle && p.spec.IdleTimeout == DefaultIdleTimeout:
+			one.stats.ConnIdleRetired.Add(1)
 			closing = append(closing, one)
 		case now.Sub(one.checked) >= sweepEvery/2 && !one.conn.Alive():
 			one.stats.ConnRemoteClosed.Add(1)
-			p.learned.closed(one.checked.Sub(one.since), now.Sub(one.since), now)
+			p.learned.closed(one.checked.Sub(one.since), idled, now)
 			closing = append(closing, one)
 		default:
 			one.checked = now

@@ -209,6 +209,33 @@ func TestIdleConnectionsAreRetired(t *testing.T) {
 	}
 }
 
+// What a burst needed is closed a minute after it, but for a few, and unless somebody says otherwise.
+func TestSurplusConnectionsAreRetired(t *testing.T) {
+	for timeout, left := range map[time.Duration]int{DefaultIdleTimeout: spare, 30 * time.Minute: 10, 0: 10} {
+		o := newOrigin(t, nil)
+		c, h := toOrigin(t, o.addr(), func(s *Spec) { s.IdleTimeout = timeout })
+		var leases []*Lease
+		for range 10 {
+			l := mustOpen(t, c, h, &Request{})
+			if _, err := exchange(l, "/"); err != nil {
+				t.Fatal(err)
+			}
+			leases = append(leases, l)
+		}
+		for _, l := range leases {
+			l.Done(Outcome{Status: 200, Reusable: true})
+		}
+		h.pool.sweep(time.Now().Add(surplusIdle / 2))
+		if n := h.pool.idle(); n != 10 {
+			t.Errorf("%v: %d idle soon after", timeout, n)
+		}
+		h.pool.sweep(time.Now().Add(2 * surplusIdle))
+		if n := h.pool.idle(); n != left {
+			t.Errorf("%v: %d idle, want %d", timeout, n, left)
+		}
+	}
+}
+
 func TestPromisedKeepAliveIsBelieved(t *testing.T) {
 	o := newOrigin(t, func(o *origin) {
 		o.head = func(r *message.Response) { r.Header.Reset() }

@@ -26,7 +26,6 @@ import (
 // Envoy's defaults.
 const (
 	connectTimeout   = 5 * time.Second
-	upstreamIdle     = time.Hour
 	dnsRefresh       = 5 * time.Second
 	defaultBreaker   = 1024
 	defaultRetries   = 3
@@ -63,7 +62,7 @@ type Cluster struct {
 func (d *Clusters) Cluster(m *clusterv3.Cluster, hash uint64) (*Cluster, error) {
 	s := &upstream.Spec{
 		Name: m.GetName(), StatName: strings.TrimSuffix(m.GetAltStatName(), ";"), Hash: hash, Source: Source(m.GetMetadata()),
-		ConnectTimeout: connectTimeout, IdleTimeout: upstreamIdle, DNSRefresh: dnsRefresh,
+		ConnectTimeout: connectTimeout, IdleTimeout: upstream.DefaultIdleTimeout, DNSRefresh: dnsRefresh,
 	}
 	if s.StatName == "" {
 		s.StatName = s.Name
