@@ -172,7 +172,10 @@ func (u *up) run(ctx context.Context) error {
 		g.Go("check", func(ctx context.Context) error {
 			defer quit()
 			err := u.runChecks(ctx)
-			u.checked = err == nil && ctx.Err() == nil
+			if ctx.Err() != nil {
+				return nil // what failed says nothing; ErrNotChecked does
+			}
+			u.checked = err == nil
 			return err
 		})
 	} else {

@@ -72,6 +72,7 @@ var checks = []struct {
 
 // Run makes all checks, each told on a line of out: "ok   NAME  detail" or "FAIL NAME  detail".
 func Run(ctx context.Context, m Mesh, out io.Writer) error {
+	asked := ctx
 	ctx, cancel := context.WithTimeout(ctx, allLimit)
 	defer cancel()
 	m.client = &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 8}}
@@ -81,6 +82,9 @@ func Run(ctx context.Context, m Mesh, out io.Writer) error {
 		each, cancel := context.WithTimeout(ctx, eachLimit)
 		detail, err := c.run(each, &m)
 		cancel()
+		if asked.Err() != nil {
+			return asked.Err() // what fails because of that says nothing
+		}
 		word := "ok  "
 		if err != nil {
 			word, detail = "FAIL", strings.ReplaceAll(err.Error(), "\n", "; ")
