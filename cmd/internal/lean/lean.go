@@ -33,13 +33,12 @@ func Pace() {
 	}
 }
 
-// settled is how long after the first configuration memory is given back: soon,
-// and again when what was asked for on demand has come.
-var settled = [...]time.Duration{3 * time.Second, time.Minute}
+// settled is how long after the first configuration memory is given back first.
+const settled = 3 * time.Second
 
 // Settle waits until ready returns nil, lets things calm down and gives back what
-// only starting took, and then what every burst of traffic took, until ctx ends. What of the program a quiet process
-// has not used since the last time it gives back every minute: each page that is used maps its neighbours, too.
+// only starting took; and then, after every quiet minute until ctx ends, what traffic took, and what of the program is
+// not used any more: each page that is used maps its neighbours, too.
 func Settle(ctx context.Context, ready func() error) {
 	const poll = 200 * time.Millisecond
 	for ready() != nil {
@@ -47,21 +46,14 @@ func Settle(ctx context.Context, ready func() error) {
 			return
 		}
 	}
-	for _, d := range settled {
-		if !wait(ctx, d) {
-			return
-		}
-		giveBack()
+	if !wait(ctx, settled) {
+		return
 	}
-	var p pulse
-	last := spent()
-	for n := 1; wait(ctx, beat); n++ {
+	giveBack()
+	for last := spent(); wait(ctx, beat); {
 		now := spent()
-		switch used := now - last; {
-		case p.calmed(used):
+		if now-last < quiet {
 			giveBack()
-		case used < calm && n%beatsPerMinute == 0:
-			dropCode()
 		}
 		last = now
 	}
@@ -72,29 +64,12 @@ func giveBack() {
 	dropCode()
 }
 
-// beat is how often the process looks at how busy it is.
+// beat is how often the process looks at how busy it is; quiet is how little of a
+// processor it takes in one beat at rest.
 const (
-	beat           = 15 * time.Second
-	beatsPerMinute = int(time.Minute / beat)
+	beat  = time.Minute
+	quiet = beat / 50
 )
-
-// calm is how little of a processor a beat without a burst takes.
-const calm = beat / 50
-
-// A pulse tells when a burst is over.
-type pulse struct{ raised bool }
-
-// calmed takes the processor time of one beat, and reports whether it is the first calm one after a burst.
-func (p *pulse) calmed(used time.Duration) bool {
-	switch {
-	case used >= calm:
-		p.raised = true
-	case p.raised:
-		p.raised = false
-		return true
-	}
-	return false
-}
 
 // spent is the processor time that the process has had.
 func spent() time.Duration {
