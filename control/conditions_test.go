@@ -99,6 +99,14 @@ func TestConditionsFollowWhatHappens(t *testing.T) {
 	p.becomes(t, "VirtualService/default/zz", StateUnused)
 	p.becomes(t, object, StateEnforced)
 
+	// One that comes second in its own namespace alone is in force elsewhere.
+	visible := func(name, to string) string {
+		return "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: " + name + ", namespace: zother}\n" +
+			"spec: {hosts: [reviews.default.svc.cluster.local], exportTo: [\"" + to + "\"], http: [{route: [{destination: {host: reviews.default.svc.cluster.local}}]}]}\n"
+	}
+	p.write(t, "elsewhere.yaml", visible("aa", ".")+"---\n"+visible("bb", "*"))
+	p.becomes(t, "VirtualService/zother/bb", StateEnforced)
+
 	// A version that is refused leaves the last good one in force.
 	p.write(t, "details-route.yaml", strings.Replace(routeToV1, "http:", "htpp:", 1))
 	if c = p.becomes(t, object, StateOutdated); c.Enforced != 1 || len(c.Problems) == 0 {

@@ -107,7 +107,7 @@ func (m *Mesh) tell(r *Report) error {
 			fmt.Fprintf(&b, "outdated: %s%s: in force is the version of %s\n", at(c.File, c.Line), c.Object, c.Since.Local().Format(time.DateTime))
 		}
 		if c.State == control.StateUnused && c.Selective {
-			fmt.Fprintf(&b, "unused: %s%s selects no workload whose proxy is connected\n", at(c.File, c.Line), c.Object)
+			fmt.Fprintf(&b, "unused: %s%s decides for no workload whose proxy is connected\n", at(c.File, c.Line), c.Object)
 		}
 		if c.State == control.StateRejected {
 			fmt.Fprintf(&b, "rejected: %s%s is in force on %d of %d proxies\n", at(c.File, c.Line), c.Object, c.Enforced, c.Concerned)

@@ -129,7 +129,9 @@ func (u *unit) startProxy() error {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.proxy = p
+	if p != nil { // or else the one that has ended is known
+		u.proxy = p
+	}
 	return err
 }
 
@@ -164,7 +166,9 @@ func (u *unit) startApp() error {
 	p, err := start(u.journal, c)
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.main = p
+	if p != nil { // or else the one that has ended is known
+		u.main = p
+	}
 	return err
 }
 
@@ -287,6 +291,9 @@ func (c *crew) keepOne(ctx context.Context, p *process, again func() error, paus
 		}
 		if err := again(); err != nil {
 			c.say(true, "%s: %s; it is tried again", p.name, err)
+			if next := current(); next.alive() {
+				p = next // it runs, and only something about it went wrong
+			}
 			continue
 		}
 		p = current()

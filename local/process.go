@@ -88,7 +88,12 @@ func start(j *made.Journal, c command) (*process, error) {
 		p.err = cmd.Wait()
 		close(p.done)
 	}()
-	return p, recordErr
+	if recordErr != nil { // nobody would find it
+		_ = cmd.Process.Kill()
+		<-p.done
+		return nil, errors.Join(recordErr, j.Forget(t))
+	}
+	return p, nil
 }
 
 func (c command) build(marker string) (cmd *exec.Cmd, closeLog func(), err error) {

@@ -308,6 +308,24 @@ func TestProblemsOfWhatGoesLast(t *testing.T) {
 	}
 }
 
+// What would go first, were it not refused, is what its author has to know of.
+func TestProblemsOfWhatWouldGoFirst(t *testing.T) {
+	first, second := source.NewMemory("first"), source.NewMemory("second")
+	first.Put(route(0, -5))
+	second.Put(route(0, 10))
+	w := newWorld(first, second)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.gather.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	<-w.gather.Synced()
+	w.graph.Read(func(c *derive.Context) {
+		if s := w.statuses.Of.Get(c, route(0, 10).ObjectKey()); s.Accepted || !s.InForce {
+			t.Errorf("accepted %v, in force %v: %v", s.Accepted, s.InForce, s.Problems)
+		}
+	})
+}
+
 func TestEarlierSourceWins(t *testing.T) {
 	first, second := source.NewMemory("first"), source.NewMemory("second")
 	first.Put(route(0, 10))

@@ -98,8 +98,12 @@ func (r *reviewer) rivals(c *derive.Context, out *findings, k source.Key, set *i
 			}
 			to := exportTo(o.Spec.ExportTo, r.routeExportTo, other.Namespace)
 			if to.To(k.Namespace) && intent.Precedence(k.Namespace, owner)(other, k) < 0 {
-				out.warnf(field, "%s is routed by %s, too, which goes first; for sidecars this object has no effect on it", h, other)
-				lost++
+				if covers(to, set.ExportTo) && intent.Precedence("", owner)(other, k) < 0 {
+					out.warnf(field, "%s is routed by %s, too, which goes first; for sidecars this object has no effect on it", h, other)
+					lost++
+				} else {
+					out.warnf(field, "%s is routed by %s, too, which goes first for sidecars of namespace %s", h, other, k.Namespace)
+				}
 				elsewhere = source.Key{}
 				break
 			}
@@ -114,6 +118,17 @@ func (r *reviewer) rivals(c *derive.Context, out *findings, k source.Key, set *i
 	if lost > 0 && lost == len(set.Hosts) && len(set.Gateways) == 1 {
 		out.list[len(out.list)-1].Idle = true // it is for sidecars alone
 	}
+}
+
+// covers reports whether whoever sees b sees a, too.
+func covers(a, b registry.Visibility) bool {
+	switch {
+	case a.All(), b.None:
+		return true
+	case b.All():
+		return false
+	}
+	return !slices.ContainsFunc(b.Namespaces, func(ns mesh.Namespace) bool { return !a.To(ns) })
 }
 
 // shared reports whether clients of some namespace other than the two owners' see both.

@@ -214,7 +214,8 @@ func (g *Gatherer) settle(tx *derive.Tx, k Key) {
 			standIn = i
 		}
 		for _, p := range c.problems {
-			p.Beside = p.Beside || winner >= 0 && i != winner
+			// What is refused from the first would go first, for all that is known.
+			p.Beside = p.Beside || winner >= 0 && (i > winner || i < winner && c.good != nil)
 			problems = append(problems, p)
 		}
 		if c.good != nil && i != winner && !c.good.yields() {

@@ -140,21 +140,30 @@ func anyIn(m protoreflect.Message, f protoreflect.FieldDescriptor) *anypb.Any {
 	return a
 }
 
-// A mask is a tree of the fields that are wanted; one without children is wanted whole.
+// A mask is a tree of the fields that are wanted; what a nil one stands for is wanted whole.
 type mask map[string]mask
 
 func parseMask(paths string) mask {
 	top := mask{}
 	for path := range strings.SplitSeq(paths, ",") {
-		at := top
-		for name := range strings.SplitSeq(path, ".") {
-			if at[name] == nil {
-				at[name] = mask{}
-			}
-			at = at[name]
-		}
+		top.add(strings.Split(path, "."))
 	}
 	return top
+}
+
+func (k mask) add(path []string) {
+	below, known := k[path[0]]
+	switch {
+	case len(path) == 1:
+		k[path[0]] = nil
+	case known && below == nil: // a shorter path asks for all of it
+	default:
+		if !known {
+			below = mask{}
+			k[path[0]] = below
+		}
+		below.add(path[1:])
+	}
 }
 
 // masked leaves of each part the fields of the mask. Parts of different types are left out where the mask does not fit;

@@ -29,6 +29,8 @@ func TestNarrowAsEnvoy(t *testing.T) {
 		"resource=static_clusters&name_regex=c[2-9]":              static + cluster + `"name":"c2","connect_timeout":"1s"},"last_updated":"1970-01-01T00:00:02Z"}`,
 		"resource=dynamic_active_clusters":                        "",
 		"mask=bootstrap.node.id":                                  `{"@type":"type.googleapis.com/envoy.admin.v3.BootstrapConfigDump","bootstrap":{"node":{"id":"me"}}}`,
+		"mask=bootstrap.node,bootstrap.node.id":                   `{"@type":"type.googleapis.com/envoy.admin.v3.BootstrapConfigDump","bootstrap":{"node":{"id":"me","cluster":"ours"}}}`,
+		"mask=bootstrap.node.id,bootstrap.node":                   `{"@type":"type.googleapis.com/envoy.admin.v3.BootstrapConfigDump","bootstrap":{"node":{"id":"me","cluster":"ours"}}}`,
 		"resource=bootstrap":                                      "400 bootstrap is not a repeated field. Use ?mask=bootstrap to get only this field",
 		"resource=nope":                                           "404 nope not found in config dump",
 		"mask=nope":                                               "400 FieldMask nope could not be successfully applied to any configs.",

@@ -160,8 +160,12 @@ func (d *Directory) leftLocked(e *entry) time.Duration {
 	case d.link.since.After(e.begun):
 		end = d.link.since.Add(d.cfg.Wait)
 	}
-	if most := e.begun.Add(d.cfg.Wait + d.cfg.Grace); end.After(most) {
-		end = most // a connection that comes and goes
+	most := e.begun.Add(d.cfg.Wait + d.cfg.Grace) // the link may come and go
+	if !d.within(e.target) {
+		most = e.begun.Add(d.cfg.Wait) // it is let through in the end
+	}
+	if end.After(most) {
+		end = most
 	}
 	return time.Until(end)
 }

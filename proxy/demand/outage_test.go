@@ -66,7 +66,8 @@ func TestOutage(t *testing.T) {
 		r.stopServer()
 		synctest.Wait()
 
-		r.expect(t, "just lost", "10.1.0.2:5432", "control_plane_unavailable", 10*time.Second)
+		r.expect(t, "just lost, an address outside", "203.0.113.1:80", "default", 2*time.Second)
+		r.expect(t, "just lost", "10.1.0.2:5432", "control_plane_unavailable", 8*time.Second)
 		time.Sleep(time.Minute)
 		r.expect(t, "away", "10.1.0.1:80", web.host, 0)
 		if d := r.look(t, "10.1.0.1:80"); d != used || ready(d) != "" {

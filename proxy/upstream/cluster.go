@@ -238,13 +238,14 @@ func (c *Cluster) Hangup(h *Host, f *fault.Fault) {
 }
 
 // ReportTCP tells outlier detection how a connection to h went: a success
-// counts as 200, a failure as the local-origin fault it is.
+// counts as 200, a failure as the local-origin fault it is, if it is the endpoint's.
 func (c *Cluster) ReportTCP(h *Host, f *fault.Fault) {
-	o := Outcome{Fault: f}
-	if f == nil {
-		o.Status = 200
+	switch {
+	case f == nil:
+		c.observe(h, Outcome{Status: 200})
+	case f.Side == fault.Upstream:
+		c.observe(h, Outcome{Fault: f})
 	}
-	c.observe(h, o)
 }
 
 // transportFor chooses how to secure e: the first transport whose match e's

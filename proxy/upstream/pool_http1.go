@@ -236,9 +236,9 @@ func (one *single) close() {
 	one.host.pool.forget(one.part, one.limits)
 }
 
-// What a burst needed is not kept for as long as what is used now and then: of the
-// connections that nobody needed for surplusIdle, spare are enough, unless somebody
-// has said how long they are to be kept.
+// What a burst needed is not kept for as long as what is used now and then: of idle
+// connections those beyond spare are closed that nobody needed for surplusIdle,
+// unless somebody has said how long they are to be kept.
 const (
 	spare       = 4
 	surplusIdle = time.Minute
@@ -252,7 +252,7 @@ func (p *pool) sweepSinglesLocked(q *part, now time.Time, learned time.Duration,
 		switch {
 		case p.retireLocked(one, now, idled, learned):
 			closing = append(closing, one)
-		case len(q.idle)-i > spare && idled >= surplusIdle && p.spec.IdleTimeout == DefaultIdleTimeout:
+		case len(q.idle)-i > spare && idled >= surplusIdle && !p.spec.KeepIdle:
 			one.stats.ConnIdleRetired.Add(1)
 			closing = append(closing, one)
 		case now.Sub(one.checked) >= sweepEvery/2 && !one.conn.Alive():

@@ -211,9 +211,9 @@ func TestIdleConnectionsAreRetired(t *testing.T) {
 
 // What a burst needed is closed a minute after it, but for a few, and unless somebody says otherwise.
 func TestSurplusConnectionsAreRetired(t *testing.T) {
-	for timeout, left := range map[time.Duration]int{DefaultIdleTimeout: spare, 30 * time.Minute: 10, 0: 10} {
+	for keep, left := range map[bool]int{false: spare, true: 10} {
 		o := newOrigin(t, nil)
-		c, h := toOrigin(t, o.addr(), func(s *Spec) { s.IdleTimeout = timeout })
+		c, h := toOrigin(t, o.addr(), func(s *Spec) { s.IdleTimeout, s.KeepIdle = time.Hour, keep })
 		var leases []*Lease
 		for range 10 {
 			l := mustOpen(t, c, h, &Request{})
@@ -227,11 +227,11 @@ func TestSurplusConnectionsAreRetired(t *testing.T) {
 		}
 		h.pool.sweep(time.Now().Add(surplusIdle / 2))
 		if n := h.pool.idle(); n != 10 {
-			t.Errorf("%v: %d idle soon after", timeout, n)
+			t.Errorf("%v: %d idle soon after", keep, n)
 		}
 		h.pool.sweep(time.Now().Add(2 * surplusIdle))
 		if n := h.pool.idle(); n != left {
-			t.Errorf("%v: %d idle, want %d", timeout, n, left)
+			t.Errorf("%v: %d idle, want %d", keep, n, left)
 		}
 	}
 }

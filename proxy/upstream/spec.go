@@ -58,9 +58,6 @@ const (
 	SameAsClient          // use_downstream_protocol_config
 )
 
-// DefaultIdleTimeout is Envoy's for pooled connections.
-const DefaultIdleTimeout = time.Hour
-
 // A Spec is a cluster's configuration: immutable, made by config, compared by Hash.
 type Spec struct {
 	Name     string
@@ -79,7 +76,8 @@ type Spec struct {
 
 	ConnectTimeout       time.Duration // covers TCP and TLS; Envoy default 5 s
 	Protocol             Protocol
-	IdleTimeout          time.Duration // of pooled connections; 0 disables
+	IdleTimeout          time.Duration // of pooled connections; default 1 h, 0 disables
+	KeepIdle             bool          // somebody has asked for IdleTimeout: none is closed before
 	MaxRequestsPerConn   uint32        // 0: no limit
 	MaxConcurrentStreams uint32        // HTTP/2; 0: 1024
 	// MaxConnDuration is how old a pooled connection may become

@@ -26,6 +26,7 @@ import (
 // Envoy's defaults.
 const (
 	connectTimeout   = 5 * time.Second
+	upstreamIdle     = time.Hour
 	dnsRefresh       = 5 * time.Second
 	defaultBreaker   = 1024
 	defaultRetries   = 3
@@ -62,7 +63,7 @@ type Cluster struct {
 func (d *Clusters) Cluster(m *clusterv3.Cluster, hash uint64) (*Cluster, error) {
 	s := &upstream.Spec{
 		Name: m.GetName(), StatName: strings.TrimSuffix(m.GetAltStatName(), ";"), Hash: hash, Source: Source(m.GetMetadata()),
-		ConnectTimeout: connectTimeout, IdleTimeout: upstream.DefaultIdleTimeout, DNSRefresh: dnsRefresh,
+		ConnectTimeout: connectTimeout, IdleTimeout: upstreamIdle, DNSRefresh: dnsRefresh,
 	}
 	if s.StatName == "" {
 		s.StatName = s.Name
@@ -347,7 +348,7 @@ func protocol(c *Cluster, m *clusterv3.Cluster) error {
 		return fmt.Errorf("typed_extension_protocol_options[%q].common_http_protocol_options.%w", httpOptions, err)
 	}
 	if t := common.GetIdleTimeout(); t != nil {
-		c.Spec.IdleTimeout = t.AsDuration()
+		c.Spec.IdleTimeout, c.Spec.KeepIdle = t.AsDuration(), true
 	}
 	c.Spec.MaxConnDuration = common.GetMaxConnectionDuration().AsDuration()
 	c.Spec.MaxRequestsPerConn = u32(common.GetMaxRequestsPerConnection(), c.Spec.MaxRequestsPerConn)
