@@ -45,6 +45,8 @@ type Condition struct {
 	Waiting   []string         `json:"waiting,omitempty"` // nodes
 	Rejecting []push.Rejection `json:"rejecting,omitempty"`
 	Problems  []Problem        `json:"problems,omitempty"`
+
+	partial bool // once it is enforced
 }
 
 // Conditions says what became of every object that people write, by object.
@@ -55,7 +57,6 @@ func (c *Control) Conditions() []Condition {
 // conditions says it of those wanted.
 func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 	var out []Condition
-	partial := map[string]bool{}
 	clients := c.clients()
 	var sel selection
 	c.graph.Read(func(ctx *derive.Context) {
@@ -66,7 +67,7 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 			}
 			s := c.statuses.Of.Get(ctx, k)
 			at := c.objects.Where(ctx, source.Origin{Object: k})
-			cond := Condition{Object: k.String(), File: at.File, Line: at.Line, Problems: lines(s.Problems)}
+			cond := Condition{Object: k.String(), File: at.File, Line: at.Line, Problems: lines(s.Problems), partial: s.Partial}
 			switch {
 			case !s.InForce:
 				cond.State = StateRefused
@@ -75,7 +76,6 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 			case s.Idle:
 				cond.State = StateUnused
 			}
-			partial[cond.Object] = s.Partial
 			if s.InForce {
 				cond.Since = c.gatherer.Since(k)
 			}
@@ -88,9 +88,6 @@ func (c *Control) conditions(wanted func(source.Key) bool) []Condition {
 	}
 	for i := range out {
 		c.enforcement(&out[i], nodes, sel)
-		if out[i].State == StateEnforced && partial[out[i].Object] {
-			out[i].State = StatePartial
-		}
 	}
 	return out
 }
@@ -124,6 +121,8 @@ func (c *Control) enforcement(cond *Condition, nodes map[string]string, sel sele
 		cond.State = StateUnused
 	case e.Concerned == 0:
 		cond.State = StatePending
+	case cond.partial:
+		cond.State = StatePartial
 	default:
 		cond.State = StateEnforced
 	}

@@ -56,32 +56,43 @@ func buildDataPlane(ctx context.Context, dir string, say func(format string, arg
 	if _, err := local.Running(dir); err == nil {
 		return // the mesh that runs there has it in use; to start another one fails anyway
 	}
-	path, err := filepath.Abs(builtDataPlane(dir))
-	if err == nil {
-		err = os.MkdirAll(filepath.Dir(path), 0o755)
-	}
-	if err != nil {
-		say("sidecars run all of meltemi, which takes more memory: %v", err)
-		return
-	}
 	slow := time.AfterFunc(time.Second, func() { say("building %s, which sidecars run", dataPlanePackage) })
 	defer slow.Stop()
-	// As the Makefile does; "go run" leaves out the version, too.
-	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-tags=grpcnotrace", "-o", path, dataPlanePackage)
-	build.WaitDelay = time.Second
-	if out, err := build.CombinedOutput(); err != nil && ctx.Err() == nil {
-		_ = os.Remove(path) // it is of another time
-		say("sidecars run all of meltemi, which takes more memory: go build %s: %v", dataPlanePackage, firstLine(out, err))
-	} else if out, err := exec.CommandContext(ctx, path, "--version").CombinedOutput(); err != nil && ctx.Err() == nil {
-		_ = os.Remove(path) // as on a file system that executes nothing
-		say("sidecars run all of meltemi, which takes more memory: %s: %v", path, firstLine(out, err))
+	path := builtDataPlane(dir)
+	if err := build(ctx, path); err != nil && ctx.Err() == nil {
+		_ = os.Remove(path) // it is of another time, or nothing that can be executed there
+		say("sidecars run all of meltemi, which takes more memory: %v", err)
 	}
 }
 
-// firstLine is what a command said of its failure.
-func firstLine(out []byte, err error) string {
-	if line, _, _ := strings.Cut(strings.TrimSpace(string(out)), "\n"); line != "" {
-		return line
+// build makes path the data plane's program, and tries it.
+func build(ctx context.Context, path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
 	}
-	return fmt.Sprint(err)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	// As the Makefile does; "go run" leaves out the version, too.
+	if err := execute(ctx, "go", "build", "-buildvcs=false", "-tags=grpcnotrace", "-o", path, dataPlanePackage); err != nil {
+		return err
+	}
+	return execute(ctx, path, "--version") // a file system may execute nothing
+}
+
+// execute runs a command to its end; what is wrong with it is the first line that it says, but for the compiler's headings.
+func execute(ctx context.Context, name string, args ...string) error {
+	c := exec.CommandContext(ctx, name, args...)
+	c.WaitDelay = time.Second
+	out, err := c.CombinedOutput()
+	if err == nil {
+		return nil
+	}
+	for line := range strings.Lines(string(out)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "# ") {
+			return fmt.Errorf("%s: %s", c, line)
+		}
+	}
+	return fmt.Errorf("%s: %w", c, err)
 }

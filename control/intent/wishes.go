@@ -55,7 +55,7 @@ type Wishes struct {
 	settings *derive.Table[struct{}, *Settings]
 }
 
-// Set replaces the settings. Domain, TrustDomain, RootNamespace and the default visibilities are what they were when
+// Set replaces the settings. Domain, TrustDomain, RootNamespace, HTTP10 and the default visibilities are what they were when
 // the mesh was built: front ends have compiled them in.
 func (w *Wishes) Set(tx *derive.Tx, s Settings) { w.settings.Set(tx, struct{}{}, &s) }
 

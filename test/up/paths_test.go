@@ -51,7 +51,7 @@ metadata: {name: at-the-workload, namespace: default}
 spec:
   selector: {matchLabels: {app: productpage}}
   action: DENY
-  rules: [{to: [{operation: {paths: ["/work", "/work/*"]}}]}]
+  rules: [{to: [{operation: {paths: ["/desk", "/desk/*"]}}]}]
 `
 
 // TestSpellingsOfADeniedPath: a denied path is denied in every spelling that BASE normalization makes the same.
@@ -62,7 +62,7 @@ func TestSpellingsOfADeniedPath(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(s.dir, "meltemi-bookshop", "gateway.yaml"), []byte(guarded), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, word := range []string{"gate", "work"} {
+	for _, word := range []string{"gate", "desk"} {
 		poll(t, "the policy on "+word, func() error {
 			if status, err := raw("/"+word, "HTTP/1.1"); err != nil || status != http.StatusForbidden {
 				return fmt.Errorf("%d, %v", status, err)

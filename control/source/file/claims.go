@@ -308,16 +308,16 @@ func (c *claims) report(paths []string) (all []source.Report) {
 func (c *claims) problems(path string) (all []source.Problem) {
 	if st := c.files[path]; st != nil {
 		for at, d := range st.all {
-			own := d.placedProblems(path)
-			all = append(all, own...)
+			begin := len(all)
+			all = append(all, d.placedProblems(path)...)
 			if d.key.IsZero() {
 				continue
 			}
 			first := c.claimed[d.key][0]
 			if one := (claim{d.document, d.line, st.rank, at}); first.compare(one) != 0 {
 				all = append(all, duplicate(d.key, one.holder(), first.holder()))
-				for i := range all[len(all)-len(own)-1:] {
-					all[len(all)-1-i].Beside = true
+				for i := begin; i < len(all); i++ {
+					all[i].Beside = true
 				}
 			}
 		}
