@@ -18,6 +18,7 @@ import (
 
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/netio/freeport"
 	"github.com/meltemi/meltemi/netio/netns"
 	"github.com/meltemi/meltemi/redirect"
 )
@@ -35,6 +36,7 @@ const (
 // between members; the machine itself has one link into it.
 type captured struct {
 	folder  folder
+	ports   *freeport.Pool
 	runtime string
 	subnet  netip.Prefix
 	hub     netns.Namespace
@@ -52,7 +54,7 @@ func canCapture() error {
 func (c *captured) host() netip.Addr { return c.subnet.Addr().Next() }
 
 // newCaptured makes the hub and the machine's link to it.
-func newCaptured(ctx context.Context, j *made.Journal, f folder, runtime string) (*captured, error) {
+func newCaptured(ctx context.Context, j *made.Journal, f folder, p *freeport.Pool, runtime string) (*captured, error) {
 	// From choosing a range to having a route into it no other mesh chooses.
 	choosing, err := lockFolder("/run")
 	if err != nil {
@@ -63,7 +65,7 @@ func newCaptured(ctx context.Context, j *made.Journal, f folder, runtime string)
 	if err != nil {
 		return nil, err
 	}
-	c := &captured{folder: f, runtime: runtime, subnet: subnet, link: f.link()}
+	c := &captured{folder: f, ports: p, runtime: runtime, subnet: subnet, link: f.link()}
 	if err := c.sweep(ctx); err != nil {
 		return nil, err
 	}
@@ -175,7 +177,9 @@ func overlaps(p netip.Prefix, routes []netip.Prefix) bool {
 func (c *captured) settle(ctx context.Context, j *made.Journal, m *Member) error {
 	if m.Gateway {
 		m.Addr = c.host()
-		return freePorts(ctx, j, c.folder, []*uint16{&m.Admin})
+		var err error
+		m.Admin, err = c.ports.Give()
+		return err
 	}
 	addr, err := c.freeAddr(j)
 	if err != nil {

@@ -53,7 +53,7 @@ func TestPlacesMadeAtOnceAreDistinct(t *testing.T) {
 		journals[i] = j
 		wg.Go(func() {
 			<-begin
-			places[i], errs[i] = newCaptured(t.Context(), j, f, t.TempDir())
+			places[i], errs[i] = newCaptured(t.Context(), j, f, f.ports(), t.TempDir())
 		})
 	}
 	close(begin)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/netio/freeport"
 	"github.com/meltemi/meltemi/netio/netns"
 )
 
@@ -27,7 +28,7 @@ func allowLowPorts(*syscall.SysProcAttr) {}
 
 func canCapture() error { return errors.New("not Linux") }
 
-func newCaptured(context.Context, *made.Journal, folder, string) (*captured, error) {
+func newCaptured(context.Context, *made.Journal, folder, *freeport.Pool, string) (*captured, error) {
 	return nil, netio.ErrUnsupported
 }
 

@@ -6,6 +6,7 @@ package local
 import (
 	"context"
 	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -15,6 +16,7 @@ import (
 	"path/filepath"
 
 	"github.com/meltemi/meltemi/local/made"
+	"github.com/meltemi/meltemi/netio/freeport"
 )
 
 // A Mesh is what a running Up tells others about itself, in mesh.json.
@@ -66,6 +68,12 @@ func (f folder) log(name string) string { return filepath.Join(f.logs(), name+".
 func (f folder) id() string {
 	h := sha256.Sum256([]byte(f.dir))
 	return hex.EncodeToString(h[:3])
+}
+
+// ports are those of members; the folder's have the same ones each time, if they can.
+func (f folder) ports() *freeport.Pool {
+	h := sha256.Sum256([]byte(f.dir))
+	return freeport.New(binary.BigEndian.Uint32(h[:]))
 }
 
 // space is the name of a member's network namespace.

@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -26,26 +25,12 @@ import (
 
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/netio/netns"
 	"github.com/meltemi/meltemi/samples/bookshop"
 )
 
 const limit = 60 * time.Second
-
-// ports returns n ports that nobody has now, below those of outgoing connections.
-func ports(t *testing.T, n int) (ps []uint16) {
-	t.Helper()
-	for len(ps) < n {
-		p := uint16(10000 + rand.IntN(9000))
-		l, err := net.Listen("tcp", fmt.Sprintf(":%d", p))
-		if err != nil {
-			continue
-		}
-		defer l.Close()
-		ps = append(ps, p)
-	}
-	return ps
-}
 
 // configuration is the sample's with another gateway port.
 func configuration(t *testing.T, port uint16) string {
@@ -90,10 +75,9 @@ func upConfig(t *testing.T, capture bool) (UpConfig, *buffer) {
 	}
 	out := &buffer{}
 	cfg := UpDefaults()
-	p := ports(t, 3)
 	cfg.Dir = filepath.Join(t.TempDir(), "state")
-	cfg.XDS, cfg.Monitoring = p[0], p[1]
-	cfg.Paths = []string{configuration(t, p[2])}
+	cfg.XDS, cfg.Monitoring = freeporttest.Addr(t).Port(), freeporttest.Addr(t).Port()
+	cfg.Paths = []string{configuration(t, freeporttest.Addr(t).Port())}
 	cfg.NoCapture = !capture
 	cfg.Out, cfg.Plain = out, true
 	cfg.Traffic = 20
@@ -254,36 +238,6 @@ func TestMeshesSideBySide(t *testing.T) {
 			within(t, "the page", func() bool { code, _ := fetch(t, cfg, "/productpage"); return code == 200 })
 		}
 	})
-}
-
-func TestPortsOfAFolderLieTogether(t *testing.T) {
-	f, err := openFolder(filepath.Join(t.TempDir(), "state"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	j, err := made.Open(f.made())
-	if err != nil {
-		t.Fatal(err)
-	}
-	given := make([]uint16, 30)
-	var wanted []*uint16
-	for i := range given {
-		wanted = append(wanted, &given[i])
-	}
-	if err := freePorts(t.Context(), j, f, wanted); err != nil {
-		t.Fatal(err)
-	}
-	seen := map[uint16]bool{}
-	for _, p := range given {
-		from := (int(p) - firstPortGiven - f.firstPort() + portsGiven) % portsGiven
-		if seen[p] || from > 500 { // somebody else may have some of them
-			t.Errorf("port %d, %d after the first", p, from)
-		}
-		seen[p] = true
-	}
-	if err := j.Undo(t.Context()); err != nil {
-		t.Error(err)
-	}
 }
 
 func TestForEnds(t *testing.T) {

@@ -5,8 +5,6 @@ package local
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -16,7 +14,7 @@ import (
 	"path/filepath"
 
 	"github.com/meltemi/meltemi/local/made"
-	"github.com/meltemi/meltemi/netio"
+	"github.com/meltemi/meltemi/netio/freeport"
 )
 
 // A place is where members live.
@@ -33,11 +31,11 @@ type place interface {
 }
 
 // explicit is a place without capture: all on loopback, each with ports of its own.
-type explicit struct{ folder folder }
+type explicit struct{ ports *freeport.Pool }
 
 var _ place = explicit{}
 
-func (e explicit) settle(ctx context.Context, j *made.Journal, m *Member) error {
+func (e explicit) settle(ctx context.Context, _ *made.Journal, m *Member) error {
 	m.Addr = loopback(0).Addr()
 	wanted := []*uint16{&m.Admin}
 	app := m.App.Port()
@@ -47,8 +45,11 @@ func (e explicit) settle(ctx context.Context, j *made.Journal, m *Member) error 
 			wanted = append(wanted, &app)
 		}
 	}
-	if err := freePorts(ctx, j, e.folder, wanted); err != nil {
-		return fmt.Errorf("%s: %w", m.ID(), err)
+	for _, p := range wanted {
+		var err error
+		if *p, err = e.ports.Give(); err != nil {
+			return fmt.Errorf("%s: %w", m.ID(), err)
+		}
 	}
 	m.App = netip.AddrPortFrom(m.Addr, app)
 	return nil
@@ -63,46 +64,6 @@ func (explicit) app(m *Member, c *command) { c.env = append(c.env, proxyEnv(m)..
 func (explicit) reach(*Member) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	var d net.Dialer
 	return d.DialContext
-}
-
-// Ports for members lie below those that systems give to outgoing connections, which could otherwise take one
-// between our choosing it and its use. Those of one folder lie together, so that another mesh that starts at the
-// same time does not, either.
-const (
-	firstPortGiven = 20000
-	portsGiven     = 10000
-)
-
-// freePorts fills in ports on loopback that nobody listens on and no other member was given.
-func freePorts(ctx context.Context, j *made.Journal, f folder, wanted []*uint16) error {
-	start := f.firstPort()
-	for _, p := range wanted {
-		for i := 0; *p == 0; i++ {
-			if i == portsGiven {
-				return errors.New("no free port was found on 127.0.0.1")
-			}
-			port := uint16(firstPortGiven + (start+i)%portsGiven)
-			l, err := netio.Listen(ctx, loopback(port), netio.SocketOptions{})
-			if err != nil {
-				continue
-			}
-			ok, err := f.take(j, fmt.Sprintf("port-%d", port))
-			_ = l.Close()
-			if err != nil {
-				return err
-			}
-			if ok {
-				*p = port
-			}
-		}
-	}
-	return nil
-}
-
-// firstPort is where to begin to look for free ports, from firstPortGiven.
-func (f folder) firstPort() int {
-	h := sha256.Sum256([]byte(f.dir))
-	return int(binary.BigEndian.Uint32(h[:])) % portsGiven
 }
 
 // take reserves a name among all Ups and Runs of the folder; false means that somebody has it.

@@ -44,11 +44,11 @@ func (u *up) prepare(ctx context.Context) error {
 		return err
 	}
 	host := loopback(0).Addr()
-	u.crew = &crew{folder: u.folder, journal: u.journal, place: explicit{u.folder}, runtime: runtime, program: u.cfg.Program, proxy: u.cfg.Proxy, say: u.say}
+	u.crew = &crew{folder: u.folder, journal: u.journal, place: explicit{u.ports}, runtime: runtime, program: u.cfg.Program, proxy: u.cfg.Proxy, say: u.say}
 	how := "through explicit proxies (" + fmt.Sprint(why) + ")"
 	if why == nil {
 		var err error
-		if u.capture, err = newCaptured(ctx, u.journal, u.folder, runtime); err != nil {
+		if u.capture, err = newCaptured(ctx, u.journal, u.folder, u.ports, runtime); err != nil {
 			return err
 		}
 		nsswitch, _ := os.ReadFile("/etc/nsswitch.conf") // without one, libc looks at files and DNS

@@ -16,12 +16,14 @@ import (
 
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/netio/freeport"
 )
 
 // A joiner is a command that joins a running mesh.
 type joiner struct {
 	cfg    RunConfig
 	folder folder
+	ports  *freeport.Pool
 	mesh   Mesh
 	run    runJournal
 	unit   *unit
@@ -41,6 +43,8 @@ func Run(ctx context.Context, cfg RunConfig) (err error) {
 		return err
 	}
 	r.folder = folder{abs}
+	r.ports = r.folder.ports()
+	defer r.ports.Release()
 	if r.program, err = lookUp(cfg.Command[0]); err != nil {
 		return err
 	}
@@ -172,7 +176,7 @@ func (r *joiner) member() (*Member, error) {
 
 // enter brings the member in and waits for its proxy. The command is not started yet.
 func (r *joiner) enter(ctx context.Context, m *Member) error {
-	c := &crew{folder: r.folder, journal: r.run.journal, place: explicit{r.folder}, control: r.mesh.Control, runtime: r.mesh.Runtime, program: r.cfg.Program, proxy: r.cfg.Proxy, say: r.say}
+	c := &crew{folder: r.folder, journal: r.run.journal, place: explicit{r.ports}, control: r.mesh.Control, runtime: r.mesh.Runtime, program: r.cfg.Program, proxy: r.cfg.Proxy, say: r.say}
 	if r.mesh.Capture {
 		p, err := rejoin(r.folder, r.mesh)
 		if err != nil {

@@ -19,6 +19,7 @@ import (
 	"github.com/meltemi/meltemi/local/made"
 	"github.com/meltemi/meltemi/local/view"
 	"github.com/meltemi/meltemi/local/watch"
+	"github.com/meltemi/meltemi/netio/freeport"
 	"github.com/meltemi/meltemi/samples/bookshop"
 )
 
@@ -36,6 +37,7 @@ type up struct {
 	cfg     UpConfig
 	began   time.Time
 	folder  folder
+	ports   *freeport.Pool
 	journal *made.Journal
 	face    view.Face
 	watcher *watch.Watcher
@@ -68,6 +70,8 @@ func Up(ctx context.Context, cfg UpConfig) error {
 	if u.journal, err = made.Open(u.folder.made()); err != nil {
 		return err
 	}
+	u.ports = u.folder.ports()
+	defer u.ports.Release()
 	u.face = newFace(cfg)
 	lived := make(chan error, 1)
 	go func() { lived <- u.live(ctx) }()

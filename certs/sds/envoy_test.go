@@ -32,6 +32,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/meltemi/meltemi/certs"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/xds"
 )
 
@@ -261,9 +262,7 @@ func runEnvoy(t *testing.T, binary, api string) {
 	cluster := func(timeout string) *clusterv3.Cluster {
 		return decode(t, `{name: c, type: EDS, connect_timeout: `+timeout+`, eds_cluster_config: {eds_config: {ads: {}, resource_api_version: V3, initial_fetch_timeout: 0s}}}`, &clusterv3.Cluster{})
 	}
-	port := listen(t, "tcp", "127.0.0.1:0")
-	listenAt := port.Addr().(*net.TCPAddr).Port
-	port.Close()
+	listenAt := freeporttest.Addr(t).Port()
 
 	hub := &table{items: map[string]map[string]xds.Resource{}, feeds: map[*tableFeed]bool{}}
 	hub.put(t, "c", cluster("1s"))

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/message"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/proxy/authz"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/route"
@@ -147,12 +148,7 @@ func described(target, host string, h *message.Header) string {
 
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return strconv.Itoa(ln.Addr().(*net.TCPAddr).Port)
+	return strconv.Itoa(int(freeporttest.Addr(t).Port()))
 }
 
 func startEnvoy(t *testing.T, binary, yaml, port string) {

@@ -33,6 +33,7 @@ import (
 	"github.com/meltemi/meltemi/control/ca"
 	"github.com/meltemi/meltemi/control/push"
 	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/netio/netns"
 	"github.com/meltemi/meltemi/xds"
 )
@@ -53,7 +54,7 @@ type Plane struct {
 func Start(t testing.TB) *Plane {
 	t.Helper()
 	cfg := control.Defaults()
-	p := &Plane{t: t, Addr: free(t), Folder: t.TempDir()}
+	p := &Plane{t: t, Addr: freeporttest.Addr(t), Folder: t.TempDir()}
 	cfg.State, cfg.Folders = filepath.Join(t.TempDir(), "state"), []string{p.Folder}
 	cfg.XDS, cfg.Monitoring = []netip.AddrPort{p.Addr}, netip.AddrPort{}
 	var err error
@@ -70,17 +71,6 @@ func Start(t testing.TB) *Plane {
 		}
 	})
 	return p
-}
-
-// free is an address of loopback on which nobody listens.
-func free(t testing.TB) netip.AddrPort {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return netip.MustParseAddrPort(ln.Addr().String())
 }
 
 // Write puts a file into the configuration; empty text removes it.

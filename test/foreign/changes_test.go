@@ -13,6 +13,7 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/test/mesh"
 )
 
@@ -33,7 +34,7 @@ type world struct {
 
 func (p *plane) begin(t *testing.T) *world {
 	t.Helper()
-	w := &world{plane: p, main: mesh.Free(t), a: app(t, "a"), b: app(t, "b")}
+	w := &world{plane: p, main: freeporttest.Addr(t), a: app(t, "a"), b: app(t, "b")}
 	p.put(fmt.Sprintf(listenerYAML, "main", w.main.Port(), "main", "main"))
 	p.cluster("web", "1s", "ROUND_ROBIN")
 	p.endpoints("web", w.a)
@@ -135,7 +136,7 @@ func (w *world) changeClusters(t *testing.T) {
 }
 
 func (w *world) changeListeners(t *testing.T) {
-	addr := mesh.Free(t)
+	addr := freeporttest.Addr(t)
 	c := mesh.NewCaller(t, addr)
 	for i := range 5 {
 		w.put(fmt.Sprintf(listenerYAML, "second", addr.Port(), "second", "second"))
@@ -167,7 +168,7 @@ func (w *world) changeSecrets(t *testing.T) {
 	ca := newAuthority(t)
 	var seen sawClients
 	backend := secureApp(t, ca, &seen)
-	addr := mesh.Free(t)
+	addr := freeporttest.Addr(t)
 	w.put(fmt.Sprintf(listenerYAML, "secure", addr.Port(), "secure", "secure") + fmt.Sprintf(tlsYAML, "Downstream", "server", "roots") + "      require_client_certificate: true\n")
 	w.put(fmt.Sprintf(clusterYAML, "vault", "1s", "ROUND_ROBIN") + "transport_socket:\n" + unindent(fmt.Sprintf(tlsYAML, "Upstream", "client", "roots")) +
 		"max_requests_per_connection: 1\n")

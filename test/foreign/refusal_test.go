@@ -13,6 +13,7 @@ import (
 
 	"github.com/envoyproxy/go-control-plane/pkg/resource/v3"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/test/mesh"
 )
 
@@ -107,7 +108,7 @@ func (w *world) badCluster(t *testing.T) {
 
 // badRoutes breaks the main table, while another one changes.
 func (w *world) badRoutes(t *testing.T) {
-	addr := mesh.Free(t)
+	addr := freeporttest.Addr(t)
 	c := mesh.NewCaller(t, addr)
 	w.put(fmt.Sprintf(listenerYAML, "side", addr.Port(), "side", "side"))
 	w.routes("side", to("web"))
@@ -124,7 +125,7 @@ func (w *world) badRoutes(t *testing.T) {
 }
 
 func (w *world) badListener(t *testing.T) {
-	broken, addr := mesh.Free(t), mesh.Free(t)
+	broken, addr := freeporttest.Addr(t), freeporttest.Addr(t)
 	c := mesh.NewCaller(t, addr)
 	w.put(fmt.Sprintf(badListener, "broken", broken.Port()))
 	w.put(fmt.Sprintf(listenerYAML, "third", addr.Port(), "third", "side"))
@@ -159,7 +160,7 @@ endpoints:
 }
 
 func (w *world) badSecret(t *testing.T) {
-	ca, addr := newAuthority(t), mesh.Free(t)
+	ca, addr := newAuthority(t), freeporttest.Addr(t)
 	w.put(fmt.Sprintf(listenerYAML, "secure", addr.Port(), "secure", "side") + fmt.Sprintf(tlsYAML, "Downstream", "server", "roots") + "      require_client_certificate: true\n")
 	w.put(ca.secret(t, "server", 5))
 	w.put(ca.roots("roots"))

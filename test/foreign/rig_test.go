@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/proxy"
 	"github.com/meltemi/meltemi/telemetry/logs"
 	"github.com/meltemi/meltemi/test/mesh"
@@ -59,7 +60,7 @@ func bothWays(t *testing.T, test func(*testing.T, *plane)) {
 func start(t *testing.T, sotw bool) *plane {
 	t.Helper()
 	p := &plane{
-		t: t, addr: mesh.Free(t), cache: cache.NewSnapshotCache(true, cache.IDHash{}, nil),
+		t: t, addr: freeporttest.Addr(t), cache: cache.NewSnapshotCache(true, cache.IDHash{}, nil),
 		resources: make(map[string]map[string]types.Resource), acks: make(map[string]int),
 	}
 	p.serve()

@@ -24,7 +24,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/meltemi/meltemi/test/mesh"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 )
 
 // An authority signs certificates that the foreign control plane hands out.
@@ -172,7 +172,7 @@ func (s *sawClients) list() []int64 {
 func secureApp(t *testing.T, a *authority, seen *sawClients) netip.AddrPort {
 	t.Helper()
 	der, key := a.leaf(t, 2)
-	addr := mesh.Free(t)
+	addr := freeporttest.Addr(t)
 	ln, err := tls.Listen("tcp", addr.String(), &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: a.pool(),
 	})

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/test/mesh"
 )
 
@@ -38,7 +39,7 @@ spec: {mtls: {mode: STRICT}}
 // Its service has loopback's address, so that clients may dial what they name.
 func newWay(t *testing.T, protocol string, app netip.AddrPort) *way {
 	t.Helper()
-	w := &way{Mesh: mesh.Start(t), Local: mesh.Free(t)}
+	w := &way{Mesh: mesh.Start(t), Local: freeporttest.Addr(t)}
 	w.Write("mtls.yaml", strict)
 	w.Write("service.yaml", fmt.Sprintf(`apiVersion: networking.istio.io/v1
 kind: ServiceEntry
@@ -51,7 +52,7 @@ spec:
   ports: [{number: %d, name: http, protocol: %s}]
   workloadSelector: {labels: {app: app}}
 `, w.Local.Port(), protocol))
-	w.app = &mesh.Workload{Name: "app", Labels: map[string]string{"app": "app"}, Account: "app", App: app, Protocol: protocol, Inbound: mesh.Free(t)}
+	w.app = &mesh.Workload{Name: "app", Labels: map[string]string{"app": "app"}, Account: "app", App: app, Protocol: protocol, Inbound: freeporttest.Addr(t)}
 	w.Tap = mesh.NewTap(t, w.app.Inbound)
 	w.app.Reach = w.Tap.Addr
 	w.Join(w.app)
@@ -101,7 +102,7 @@ func program(t *testing.T, name string) string {
 // interopServer runs gRPC's server and returns where it listens.
 func interopServer(t *testing.T) netip.AddrPort {
 	t.Helper()
-	addr := mesh.Free(t)
+	addr := freeporttest.Addr(t)
 	cmd := exec.Command(program(t, "server"), "--port", strconv.Itoa(int(addr.Port())))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

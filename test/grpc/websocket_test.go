@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/net/websocket"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/test/mesh"
 )
 
@@ -68,7 +69,7 @@ func dialSocket(addr netip.AddrPort, host string) (*websocket.Conn, error) {
 
 func TestWebSocket(t *testing.T) {
 	w := newWay(t, "HTTP", startEcho(t))
-	gate := mesh.Free(t)
+	gate := freeporttest.Addr(t)
 	w.Write("edge.yaml", fmt.Sprintf(`apiVersion: networking.istio.io/v1
 kind: Gateway
 metadata: {name: edge}

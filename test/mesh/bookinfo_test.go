@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/samples/bookshop"
 )
 
@@ -235,7 +236,7 @@ spec:
   resolution: STATIC
   endpoints: [{address: 127.0.0.1, ports: {http: %d}}]
 `, solver.Port()))
-	port := Free(t)
+	port := freeporttest.Addr(t)
 	text := sampleFile(t, "certmanager-gateway")
 	s.Write("cert-manager.yaml", strings.Replace(text, "number: 80\n", fmt.Sprintf("number: %d\n", port.Port()), 1))
 	const challenge = "/.well-known/acme-challenge/abc"

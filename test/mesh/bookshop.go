@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/samples/bookshop"
 )
 
@@ -28,7 +29,7 @@ type Bookshop struct {
 // written; without names all of them.
 func StartBookshop(m *Mesh, files ...string) *Bookshop {
 	m.t.Helper()
-	port := Free(m.t)
+	port := freeporttest.Addr(m.t)
 	b := &Bookshop{Mesh: m, Workloads: make(map[string]*Workload), URL: "http://" + port.String(), Client: &http.Client{Timeout: 30 * time.Second}}
 	conf := bookshop.Configuration()
 	if len(files) == 0 {
@@ -59,7 +60,7 @@ func (b *Bookshop) WriteShop(name, text string) {
 
 func (b *Bookshop) start(s bookshop.Workload) {
 	b.t.Helper()
-	w := &Workload{Name: s.Name(), Labels: s.Labels(), Account: s.Account, Proxy: Free(b.t)}
+	w := &Workload{Name: s.Name(), Labels: s.Labels(), Account: s.Account, Proxy: freeporttest.Addr(b.t)}
 	cfg := bookshop.Defaults()
 	cfg.Instance = w.Name
 	cfg.Proxy = &url.URL{Scheme: "http", Host: w.Proxy.String()}

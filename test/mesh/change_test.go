@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/certs"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 )
 
 // TestCertificatesRotateUnderLoad gives certificates a life of seconds. One service
@@ -30,7 +31,7 @@ spec:
   trafficPolicy: {connectionPool: {http: {maxRequestsPerConnection: 1}}}
 `)
 	m.Service("once", 80, "http")
-	once := &Workload{Name: "once", Labels: map[string]string{"app": "once"}, Account: "once", App: newApp(t, "once").Addr, Inbound: Free(t)}
+	once := &Workload{Name: "once", Labels: map[string]string{"app": "once"}, Account: "once", App: newApp(t, "once").Addr, Inbound: freeporttest.Addr(t)}
 	tap := NewTap(t, once.Inbound)
 	once.Reach = tap.Addr
 	m.Join(once)
@@ -122,7 +123,7 @@ func TestChangesUnderLoad(t *testing.T) {
 		m.Join(&Workload{Name: "web-" + v, Labels: map[string]string{"app": "web", "version": v, "extra": "no"}, Account: "web", App: a.Addr})
 	}
 	m.Service("calm", 80, "http")
-	calm := &Workload{Name: "calm", Labels: map[string]string{"app": "calm"}, Account: "calm", App: newApp(t, "calm").Addr, Inbound: Free(t)}
+	calm := &Workload{Name: "calm", Labels: map[string]string{"app": "calm"}, Account: "calm", App: newApp(t, "calm").Addr, Inbound: freeporttest.Addr(t)}
 	tap := NewTap(t, calm.Inbound)
 	calm.Reach = tap.Addr
 	m.Join(calm)

@@ -18,6 +18,8 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
+
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 )
 
 // TestFloods attacks a gateway while others are served through it. What it keeps
@@ -27,7 +29,7 @@ func TestFloods(t *testing.T) {
 	app := newApp(t, "web")
 	m.Service("web", 80, "http")
 	m.Join(&Workload{Name: "web", Labels: map[string]string{"app": "web"}, Account: "web", App: app.Addr})
-	gate := Free(t)
+	gate := freeporttest.Addr(t)
 	m.Write("gateway.yaml", fmt.Sprintf(edge, gate.Port()))
 	m.Gateway(map[string]string{"istio": "ingressgateway"})
 	c := NewCaller(t, gate)

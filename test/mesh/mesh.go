@@ -19,7 +19,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -28,7 +27,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -36,6 +34,7 @@ import (
 	"github.com/meltemi/meltemi/control"
 	"github.com/meltemi/meltemi/control/ca"
 	"github.com/meltemi/meltemi/mesh"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/proxy"
 	"github.com/meltemi/meltemi/telemetry/logs"
 )
@@ -57,26 +56,6 @@ type Mesh struct {
 	Envoy func(name string) bool
 }
 
-// next is the port tried next, below the range from which the kernel takes
-// ports for outgoing connections: one that is free stays free until it is used.
-var next atomic.Int32
-
-// Free returns an address of loopback on which nobody listens, another one each time.
-func Free(t testing.TB) netip.AddrPort {
-	t.Helper()
-	const first, ports = 12000, 18000
-	next.CompareAndSwap(0, int32(1+os.Getpid()%ports))
-	for range ports {
-		addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(first+int(next.Add(1))%ports))
-		if ln, err := net.Listen("tcp", addr.String()); err == nil {
-			_ = ln.Close()
-			return addr
-		}
-	}
-	t.Fatal("no port of loopback is free")
-	return netip.AddrPort{}
-}
-
 // Start runs a control plane over an empty folder.
 func Start(t testing.TB) *Mesh {
 	t.Helper()
@@ -88,7 +67,7 @@ func Start(t testing.TB) *Mesh {
 func newMesh(t testing.TB) *Mesh {
 	t.Helper()
 	noLeaks(t)
-	m := &Mesh{t: t, Folder: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), Addr: Free(t), Log: slog.LevelError}
+	m := &Mesh{t: t, Folder: t.TempDir(), state: filepath.Join(t.TempDir(), "state"), Addr: freeporttest.Addr(t), Log: slog.LevelError}
 	if testing.Verbose() {
 		m.Log = slog.LevelWarn
 	}
@@ -193,7 +172,7 @@ func (m *Mesh) register(w *Workload) {
 	m.t.Helper()
 	for _, a := range []*netip.AddrPort{&w.Inbound, &w.Proxy, &w.Admin} {
 		if !a.IsValid() {
-			*a = Free(m.t)
+			*a = freeporttest.Addr(m.t)
 		}
 	}
 	if !w.Reach.IsValid() {
@@ -247,7 +226,7 @@ spec:
 // Gateway starts an ingress gateway with these labels.
 func (m *Mesh) Gateway(labels map[string]string) *Workload {
 	m.t.Helper()
-	w := &Workload{Name: "gateway", Labels: labels, Account: "gateway", Admin: Free(m.t)}
+	w := &Workload{Name: "gateway", Labels: labels, Account: "gateway", Admin: freeporttest.Addr(m.t)}
 	cfg := m.ProxyConfig(w.Account)
 	cfg.Node.Role, cfg.Node.Name, cfg.Node.Labels = mesh.Router, w.Name, labels
 	cfg.Node.Workload = "istio-ingressgateway"

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/certs"
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 )
 
 const secret = "the-quick-brown-fox-0123456789"
@@ -38,7 +39,7 @@ func startPair(t *testing.T, m *Mesh) *pair {
 	t.Helper()
 	p := &pair{Mesh: m, app: newApp(t, "web")}
 	m.Service("web", 80, "http")
-	p.web = &Workload{Name: "web", Labels: map[string]string{"app": "web"}, Account: "web", App: p.app.Addr, Inbound: Free(t)}
+	p.web = &Workload{Name: "web", Labels: map[string]string{"app": "web"}, Account: "web", App: p.app.Addr, Inbound: freeporttest.Addr(t)}
 	p.tap = NewTap(t, p.web.Inbound)
 	p.web.Reach = p.tap.Addr
 	m.Join(p.web)
@@ -180,7 +181,7 @@ func (p *pair) whoCalls(t *testing.T) {
 	got := make(chan tls.ConnectionState, 10)
 	serve := func(account string) netip.AddrPort {
 		cfg := p.Certify(account).ServerConfig(certs.TLS{ALPN: []string{"http/1.1"}})
-		addr := Free(t)
+		addr := freeporttest.Addr(t)
 		ln, err := tls.Listen("tcp", addr.String(), cfg)
 		if err != nil {
 			t.Fatal(err)

@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 )
 
 // A Tap stands before a sidecar and keeps all that passes on the wire.
@@ -40,7 +42,7 @@ func (c *Tapped) Bytes() (client, server string) {
 // NewTap listens on loopback and passes every connection on to to.
 func NewTap(t testing.TB, to netip.AddrPort) *Tap {
 	t.Helper()
-	addr := Free(t)
+	addr := freeporttest.Addr(t)
 	ln, err := net.Listen("tcp", addr.String())
 	if err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/meltemi/meltemi/netio/freeport/freeporttest"
 	"github.com/meltemi/meltemi/netio/netns"
 	"github.com/meltemi/meltemi/proxy"
 	"github.com/meltemi/meltemi/redirect"
@@ -134,7 +135,7 @@ func begin(t *testing.T) *site {
 	if os.Getenv(inside) == "" {
 		t.Skip("TestOnDemand runs this inside a namespace")
 	}
-	s := &site{t: t, Mesh: mesh.Start(t), backend: map[string]netip.AddrPort{}, admin: mesh.Free(t)}
+	s := &site{t: t, Mesh: mesh.Start(t), backend: map[string]netip.AddrPort{}, admin: freeporttest.Addr(t)}
 	s.app = s.serve("app")
 	s.backend["v2"] = s.serve("v2")
 	var b strings.Builder
