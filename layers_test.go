@@ -40,7 +40,7 @@ var floors = []struct {
 	{"control/istioapi", 24}, {"control/gatewayapi", 24}, {"control/envoy", 25}, {"control/ambient", 25},
 	{"control/push", 26}, {"control/ca", 26}, {"control/provision", 27}, {"control", 29},
 
-	{"proxy/fault", 20}, {"proxy/route", 21}, {"proxy/authz", 21}, {"proxy/upstream", 22}, {"proxy/filter", 23},
+	{"proxy/fault", 20}, {"proxy/peerexchange", 20}, {"proxy/route", 21}, {"proxy/authz", 21}, {"proxy/upstream", 22}, {"proxy/filter", 23},
 	{"proxy/filter/stock", 24}, {"proxy/config", 25}, {"proxy/demand", 26}, {"proxy/l4", 26}, {"proxy/l7", 26}, {"proxy/listen", 27}, {"proxy/admin", 28}, {"proxy/explain", 28}, {"proxy", 29},
 
 	{"node", 29}, {"cni", 29},

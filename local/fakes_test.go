@@ -207,7 +207,7 @@ func carry(l net.Listener, to func(c net.Conn) (net.Conn, error)) {
 				_ = c.Close()
 				return
 			}
-			_, _, _ = netio.Relay(c, up, 0)
+			_ = netio.Relay(c, up, 0, new(netio.Counts))
 		}()
 	}
 }

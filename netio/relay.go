@@ -32,8 +32,8 @@ var ErrIdle = errors.New("idle timeout")
 //
 // Between TCP connections on Linux bytes stay in the kernel (splice), and a direction that
 // has nothing to carry holds neither buffer nor pipe. Peeked connections give back what they hold first.
-// The counts are right whatever err says.
-func Relay(a, b net.Conn, idle time.Duration) (aToB, bToA int64, err error) {
+// What passes is added to moved, which may be looked at meanwhile; it is right whatever err says.
+func Relay(a, b net.Conn, idle time.Duration, moved *Counts) error {
 	s := &session{a: a, b: b, idle: idle}
 	if idle > 0 {
 		s.moved.Store(int64(now()))
@@ -43,13 +43,16 @@ func Relay(a, b net.Conn, idle time.Duration) (aToB, bToA int64, err error) {
 	}
 	back := make(chan struct{})
 	go func() {
-		bToA = s.run(a, b)
+		s.run(a, b, &moved.BToA)
 		close(back)
 	}()
-	aToB = s.run(b, a)
+	s.run(b, a, &moved.AToB)
 	<-back
-	return aToB, bToA, s.end()
+	return s.end()
 }
+
+// Counts are the bytes that a relay has carried.
+type Counts struct{ AToB, BToA atomic.Int64 }
 
 // clockStart makes the clock below small enough for an atomic and monotonic.
 var clockStart = time.Now()
@@ -69,8 +72,8 @@ type session struct {
 }
 
 // run carries one direction to its end and passes the end on.
-func (s *session) run(dst, src net.Conn) int64 {
-	n, err := s.carry(dst, src)
+func (s *session) run(dst, src net.Conn, n *atomic.Int64) {
+	err := s.carry(dst, src, n)
 	if err == nil {
 		err = closeWrite(dst)
 		if errors.Is(err, syscall.ENOTCONN) {
@@ -80,17 +83,15 @@ func (s *session) run(dst, src net.Conn) int64 {
 	if err != nil {
 		s.fail(err)
 	}
-	return n
 }
 
-func (s *session) carry(dst, src net.Conn) (int64, error) {
-	var held int64
+func (s *session) carry(dst, src net.Conn, n *atomic.Int64) error {
 	if p, ok := src.(*Peeked); ok {
-		n, done, err := s.drain(dst, p)
+		done, err := s.drain(dst, p, n)
 		if done || err != nil {
-			return n, err
+			return err
 		}
-		held, src = n, p.Conn
+		src = p.Conn
 	}
 	for {
 		p, ok := dst.(*Peeked)
@@ -102,37 +103,35 @@ func (s *session) carry(dst, src net.Conn) (int64, error) {
 	d, dTCP := dst.(*net.TCPConn)
 	r, rTCP := src.(*net.TCPConn)
 	if dTCP && rTCP {
-		n, handled, err := s.splice(d, r)
-		held += n
+		handled, err := s.splice(d, r, n)
 		if handled {
-			return held, err
+			return err
 		}
 	}
-	n, err := s.copy(dst, src)
-	return held + n, err
+	return s.copy(dst, src, n)
 }
 
 // drain hands over what p holds back; done if that was the end of the stream.
-func (s *session) drain(dst net.Conn, p *Peeked) (n int64, done bool, err error) {
+func (s *session) drain(dst net.Conn, p *Peeked, n *atomic.Int64) (done bool, err error) {
 	for p.w > p.r {
 		k, err := dst.Write(p.buf[p.r:p.w])
 		p.r += k
-		n += int64(k)
+		n.Add(int64(k))
 		if err != nil {
-			return n, false, err
+			return false, err
 		}
 	}
 	p.release()
 	s.progress()
 	err, p.err = p.err, nil
 	if errors.Is(err, io.EOF) {
-		return n, true, nil
+		return true, nil
 	}
-	return n, false, err
+	return false, err
 }
 
 // copy is the way through user space: TLS, tunnels, twins in memory.
-func (s *session) copy(dst, src net.Conn) (n int64, err error) {
+func (s *session) copy(dst, src net.Conn, n *atomic.Int64) error {
 	buf := copyBuffers.Get().(*[copyBuffer]byte)
 	defer copyBuffers.Put(buf)
 	for {
@@ -140,17 +139,17 @@ func (s *session) copy(dst, src net.Conn) (n int64, err error) {
 		if k > 0 {
 			s.progress()
 			w, werr := dst.Write(buf[:k])
-			n += int64(w)
+			n.Add(int64(w))
 			if werr != nil {
-				return n, werr
+				return werr
 			}
 			s.progress()
 		}
 		if errors.Is(rerr, io.EOF) {
-			return n, nil
+			return nil
 		}
 		if rerr != nil {
-			return n, rerr
+			return rerr
 		}
 	}
 }

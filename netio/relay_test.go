@@ -10,6 +10,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -26,9 +27,9 @@ type relayResult struct {
 func startRelay(a, b net.Conn, idle time.Duration) <-chan relayResult {
 	done := make(chan relayResult, 1)
 	go func() {
-		var r relayResult
-		r.ab, r.ba, r.err = Relay(a, b, idle)
-		done <- r
+		var moved Counts
+		err := Relay(a, b, idle, &moved)
+		done <- relayResult{moved.AToB.Load(), moved.BToA.Load(), err}
 	}()
 	return done
 }
@@ -132,6 +133,35 @@ func TestRelayOfPeekedThatHadEnded(t *testing.T) {
 	_ = server.Close()
 	if r := <-done; r.err != nil || r.ab != 3 {
 		t.Errorf("relay = %+v", r)
+	}
+}
+
+// What has passed can be told while the relay goes on.
+func TestRelayCountsAsItGoes(t *testing.T) {
+	for name, rig := range rigs(t) {
+		t.Run(name, func(t *testing.T) {
+			client, a, b, server := rig()
+			var moved Counts
+			done := make(chan error, 1)
+			go func() { done <- Relay(a, b, 0, &moved) }()
+			for i := range int64(3) {
+				_, _ = client.Write([]byte("hello"))
+				if _, err := io.ReadFull(server, make([]byte, 5)); err != nil {
+					t.Fatal(err)
+				}
+				// What has arrived was counted just after.
+				for deadline := time.Now().Add(10 * time.Second); moved.AToB.Load() != 5*(i+1); runtime.Gosched() {
+					if time.Now().After(deadline) {
+						t.Fatalf("%d bytes counted after %d", moved.AToB.Load(), 5*(i+1))
+					}
+				}
+			}
+			_, _ = client.Close(), server.Close()
+			<-done
+			if up, down := moved.AToB.Load(), moved.BToA.Load(); up != 15 || down != 0 {
+				t.Errorf("%d and %d bytes", up, down)
+			}
+		})
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,10 +16,10 @@ import (
 // a pipe, so an idle direction holds neither; small bursts are copied, which costs the same two
 // system calls without a pipe; larger ones stay in the kernel. handled is false if the kernel cannot
 // say what is there; nothing is lost then, and plain copying goes on.
-func (s *session) splice(dst, src *net.TCPConn) (n int64, handled bool, err error) {
+func (s *session) splice(dst, src *net.TCPConn, n *atomic.Int64) (handled bool, err error) {
 	raw, err := src.SyscallConn()
 	if err != nil {
-		return 0, false, nil
+		return false, nil
 	}
 	var (
 		there    int
@@ -31,25 +32,25 @@ func (s *session) splice(dst, src *net.TCPConn) (n int64, handled bool, err erro
 	}
 	for {
 		if err := raw.Read(look); err != nil {
-			return n, true, err
+			return true, err
 		}
 		var k int64
 		switch {
 		case errors.Is(thereErr, unix.ECONNRESET), errors.Is(thereErr, unix.ETIMEDOUT):
-			return n, true, &net.OpError{Op: "read", Net: "tcp", Source: src.LocalAddr(), Addr: src.RemoteAddr(), Err: thereErr}
+			return true, &net.OpError{Op: "read", Net: "tcp", Source: src.LocalAddr(), Addr: src.RemoteAddr(), Err: thereErr}
 		case thereErr != nil:
-			return n, false, nil
+			return false, nil
 		case there == 0:
-			return n, true, nil
+			return true, nil
 		case there <= copyBuffer:
 			k, err = copyBurst(dst, src)
 		default:
 			burst.N = int64(there)
 			k, err = dst.ReadFrom(&burst)
 		}
-		n += k
+		n.Add(k)
 		if err != nil {
-			return n, true, err
+			return true, err
 		}
 		s.progress()
 	}

@@ -5,6 +5,9 @@
 
 package netio
 
-import "net"
+import (
+	"net"
+	"sync/atomic"
+)
 
-func (s *session) splice(_, _ *net.TCPConn) (int64, bool, error) { return 0, false, nil }
+func (s *session) splice(_, _ *net.TCPConn, _ *atomic.Int64) (bool, error) { return false, nil }

@@ -131,7 +131,7 @@ func (n *Node) node() (*corev3.Node, error) {
 		Locality: &corev3.Locality{Region: n.Locality.Region, Zone: n.Locality.Zone, SubZone: n.Locality.SubZone},
 	}
 	for _, k := range stock.Table() {
-		out.Extensions = append(out.Extensions, &corev3.Extension{Name: k.Name, Category: "envoy.filters.http"})
+		out.Extensions = append(out.Extensions, &corev3.Extension{Name: k.Name, Category: k.Category})
 	}
 	return out, nil
 }

@@ -9,15 +9,12 @@ import (
 
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/filter"
-	"github.com/meltemi/meltemi/proxy/filter/stock"
 	"github.com/meltemi/meltemi/proxy/l4"
 	"github.com/meltemi/meltemi/proxy/l7"
-	"github.com/meltemi/meltemi/telemetry"
 	"github.com/meltemi/meltemi/telemetry/accesslog"
 )
 
-// connLog counts and logs connections that are not HTTP, or were refused before
-// they could be.
+// connLog logs connections that are not HTTP, or were refused before they could be.
 type connLog struct {
 	files   *accesslog.Files
 	formats accesslog.Options
@@ -29,43 +26,20 @@ type connLog struct {
 
 var _ l4.Observer = (*connLog)(nil)
 
-func newConnLog(_ *telemetry.Registry, files *accesslog.Files, formats accesslog.Options, log *slog.Logger) *connLog {
+func newConnLog(files *accesslog.Files, formats accesslog.Options, log *slog.Logger) *connLog {
 	return &connLog{files: files, formats: formats, log: log, logs: make(map[*config.FilterChain]*l7.Logs)}
 }
 
-// series are the istio_tcp_* metrics of one connection, of each istio.stats filter.
-func series(x *filter.Exchange, chain *config.FilterChain) []*stock.TCPSeries {
-	var out []*stock.TCPSeries
-	for i := range chain.Network {
-		if s := chain.Network[i].Stats; s != nil {
-			out = append(out, s.TCP(&stock.Connection{Conn: x.Conn, Upstream: x.Upstream, Flags: x.Flags}))
-		}
-	}
-	return out
-}
-
-// Opened counts a connection whose upstream is there, and logs it if that is
-// asked for.
+// Opened logs a connection whose upstream is there, if that is asked for.
 func (c *connLog) Opened(x *filter.Exchange, chain *config.FilterChain) {
-	for _, s := range series(x, chain) {
-		s.Opened()
-	}
 	if chain.TCP != nil && chain.TCP.LogOnConnect {
 		var record accesslog.Record
 		c.logsOf(chain).LogAs(x, &record, "TcpUpstreamConnected")
 	}
 }
 
-// Closed counts a connection's end and its bytes, and logs it.
+// Closed logs a connection's end.
 func (c *connLog) Closed(x *filter.Exchange, chain *config.FilterChain) {
-	for _, s := range series(x, chain) {
-		if x.Fault != nil && x.Attempts == 0 {
-			s.Opened() // it was refused before any upstream was dialled
-		}
-		s.Sent(x.Sent)
-		s.Received(x.Received)
-		s.Closed()
-	}
 	if len(accessLogs(chain)) == 0 {
 		return
 	}

@@ -23,7 +23,7 @@ func TestConnectionsAreLoggedWhenTheyBegin(t *testing.T) {
 	for asked, want := range map[bool]string{false: "TcpConnectionEnd\n", true: "TcpUpstreamConnected\nTcpConnectionEnd\n"} {
 		path := filepath.Join(t.TempDir(), "log")
 		files := accesslog.NewFiles(time.Millisecond)
-		c := newConnLog(nil, files, accesslog.Options{}, slog.New(slog.DiscardHandler))
+		c := newConnLog(files, accesslog.Options{}, slog.New(slog.DiscardHandler))
 		chain := &config.FilterChain{TCP: &config.TCP{
 			AccessLogs: []config.AccessLog{{Path: path, Text: "%ACCESS_LOG_TYPE%\n"}}, LogOnConnect: asked,
 		}}
@@ -46,7 +46,7 @@ func TestDeniedConnectionsAreLogged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "log")
 	to := []config.AccessLog{{Path: path, Text: "%RESPONSE_CODE_DETAILS% %ACCESS_LOG_TYPE% %REQ(:PATH)%\n"}}
 	files := accesslog.NewFiles(time.Millisecond)
-	p := &Proxy{l4: l4.New(newConnLog(nil, files, accesslog.Options{}, slog.New(slog.DiscardHandler)))}
+	p := &Proxy{l4: l4.New(newConnLog(files, accesslog.Options{}, slog.New(slog.DiscardHandler)), &filter.Peers{})}
 	denied := []config.NetworkFilter{{RBAC: &config.NetworkRBAC{Rules: rules}}}
 	for _, chain := range []*config.FilterChain{
 		{Network: denied, HTTP: &config.HTTP{AccessLogs: to}},

@@ -165,7 +165,7 @@ func (w *world) sniff(c net.Conn, secure, plain string) {
 		_ = c.Close()
 		return
 	}
-	_, _, _ = netio.Relay(p, up, 0)
+	_ = netio.Relay(p, up, 0, new(netio.Counts))
 }
 
 type ca struct {

@@ -254,7 +254,7 @@ func describeChain(c *FilterChain) string {
 	for _, n := range c.Network {
 		add(n.RBAC != nil, "rbac")
 		add(n.Stats != nil, "stats every %v", n.StatsInterval)
-		add(n.PeerExchange != nil, "peer exchange %+v", n.PeerExchange)
+		add(n.PeerExchange != nil, "peer exchange")
 	}
 	add(c.OnDemand != nil, "on demand")
 	tcp := c.TCP

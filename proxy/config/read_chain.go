@@ -67,11 +67,11 @@ func (b *builder) chain(l *Listener, m *listenerv3.FilterChain, kept map[uint64]
 	if c.Match, err = chainMatch(m.GetFilterChainMatch()); err != nil {
 		return nil, fmt.Errorf("filter_chain_match.%w", err)
 	}
-	if c.TLS, err = b.downstreamTLS(c, m.GetTransportSocket()); err != nil {
-		return nil, fmt.Errorf("transport_socket: %w", err)
-	}
 	if err := b.networkFilters(c, m.GetFilters()); err != nil {
 		return nil, err
+	}
+	if c.TLS, err = b.downstreamTLS(c, m.GetTransportSocket()); err != nil {
+		return nil, fmt.Errorf("transport_socket: %w", err)
 	}
 	return c, nil
 }
@@ -128,7 +128,7 @@ func (b *builder) downstreamTLS(c *FilterChain, m *corev3.TransportSocket) (*TLS
 		if err := strict.Unmarshal(a, &ctx); err != nil {
 			return nil, err
 		}
-		if common := ctx.GetCommonTlsContext(); common != nil && !b.cfg.PeerExchange {
+		if common := ctx.GetCommonTlsContext(); common != nil && c.PeerExchange() == nil {
 			common.AlpnProtocols = decode.WithoutPeerExchange(common.GetAlpnProtocols())
 		}
 		s, err := b.keeper.Server(&ctx, decode.String)

@@ -23,12 +23,11 @@ import (
 
 // The types of network filters, without the prefix of type URLs.
 const (
-	typeHCM          = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
-	typeTCPProxy     = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
-	typeNetworkRBAC  = "envoy.extensions.filters.network.rbac.v3.RBAC"
-	typeStats        = "stats.PluginConfig"
-	typePeerExchange = "envoy.tcp.metadataexchange.config.MetadataExchange"
-	typeOnDemand     = "meltemi.io.OnDemand"
+	typeHCM         = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+	typeTCPProxy    = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy"
+	typeNetworkRBAC = "envoy.extensions.filters.network.rbac.v3.RBAC"
+	typeStats       = "stats.PluginConfig"
+	typeOnDemand    = "meltemi.io.OnDemand"
 )
 
 // networkFilters reads the filters of a chain: some that look on, then the one
@@ -106,20 +105,19 @@ func (b *builder) lookingOn(name string, a *anypb.Any, object *structpb.Struct) 
 		nf.RBAC, err = networkRBAC(a)
 	case typeStats:
 		nf.Stats, nf.StatsInterval, err = b.stats(a, object)
-	case typePeerExchange:
-		if object == nil {
-			return nf, errors.New("only a TypedStruct is understood")
+	case decode.TypePeerExchange:
+		var labels []string
+		if labels, err = decode.PeerExchange(object); err == nil {
+			nf.PeerExchange = b.preamble(labels)
 		}
-		o := strict.NewObject(object)
-		nf.PeerExchange = &PeerExchange{
-			Protocol: o.String("protocol"), Discovery: o.Bool("enable_discovery", false), Labels: o.Strings("additional_labels"),
-		}
-		err = o.Done()
 	default:
 		err = fmt.Errorf("type %q is not supported", name)
 	}
 	return nf, err
 }
+
+// preamble is what istio-peer-exchange says of us.
+func (b *builder) preamble(labels []string) []byte { return b.cfg.Self.Telling(labels).Preamble() }
 
 func networkRBAC(a *anypb.Any) (*NetworkRBAC, error) {
 	var m rbacnetv3.RBAC

@@ -56,10 +56,6 @@ type Config struct {
 	Lookup   func(netip.Addr) *filter.Peer // nil: no workload is known by its address
 	Formats  accesslog.Options
 
-	// PeerExchange is true for a data plane that speaks istio-peer-exchange; else
-	// that protocol is neither offered nor accepted in TLS.
-	PeerExchange bool
-
 	ReadFile func(path string) ([]byte, error) // nil: os.ReadFile
 	Now      func() time.Time                  // nil: time.Now
 
@@ -151,7 +147,7 @@ func NewStore(cfg Config) (*Store, error) {
 	}
 	keeper := secrets.NewKeeper(cfg.Identity, cfg.ReadFile)
 	s.builder = builder{cfg: &s.cfg, keeper: keeper, routeRef: func(name string) *RouteRef { return s.routeLocked(name).ref }}
-	s.reader = decode.Clusters{Transports: decode.Transports{Keeper: keeper, PeerExchange: cfg.PeerExchange}}
+	s.reader = decode.Clusters{Transports: decode.Transports{Keeper: keeper}, Preamble: s.builder.preamble}
 	s.snapshot.Store(&Snapshot{byName: map[string]*Listener{}})
 	return s, nil
 }

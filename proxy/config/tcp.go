@@ -58,6 +58,16 @@ func (t *TCP) For(cluster *upstream.Ref) *TCP {
 	return &c
 }
 
+// PeerExchange is what the chain says of us by istio-peer-exchange; nil: it does not speak it.
+func (c *FilterChain) PeerExchange() []byte {
+	for i := range c.Network {
+		if p := c.Network[i].PeerExchange; p != nil {
+			return p
+		}
+	}
+	return nil
+}
+
 // A NetworkFilter runs before the last filter of a chain: exactly one of RBAC,
 // Stats and PeerExchange is set.
 type NetworkFilter struct {
@@ -67,9 +77,9 @@ type NetworkFilter struct {
 	// connections every StatsInterval.
 	Stats         *stock.Stats
 	StatsInterval time.Duration
-	// PeerExchange is istio.metadata_exchange: peers tell each other who they
-	// are when ALPN says istio-peer-exchange.
-	PeerExchange *PeerExchange
+	// PeerExchange is istio.metadata_exchange: what is said of us ahead of a connection's
+	// bytes, where TLS has agreed on istio-peer-exchange.
+	PeerExchange []byte
 }
 
 // NetworkRBAC authorizes a connection (envoy.filters.network.rbac).
@@ -77,11 +87,4 @@ type NetworkRBAC struct {
 	Rules, Shadow *authz.Rules // either may be nil
 	StatPrefix    string
 	ShadowPrefix  string // of metadata and statistics
-}
-
-// PeerExchange is the settings of istio.metadata_exchange on TCP.
-type PeerExchange struct {
-	Protocol  string // ALPN: istio-peer-exchange
-	Discovery bool   // find peers by address where they do not tell
-	Labels    []string
 }

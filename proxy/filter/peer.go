@@ -7,12 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/meltemi/meltemi/proxy/peerexchange"
 )
 
 // A Peer is the workload at the other end, as it told by metadata exchange or
@@ -83,6 +86,23 @@ func (p *Peer) Struct() *structpb.Struct {
 		fields["LABELS"] = structpb.NewStructValue(&structpb.Struct{Fields: labels})
 	}
 	return &structpb.Struct{Fields: fields}
+}
+
+// Telling is what p tells of itself: of its labels only those of the names, besides the usual ones.
+func (p *Peer) Telling(labels []string) *Peer {
+	told := *p
+	told.Labels = maps.Clone(p.Labels)
+	maps.DeleteFunc(told.Labels, func(k, _ string) bool { return !slices.Contains(labels, k) })
+	return &told
+}
+
+// Preamble is Struct as istio-peer-exchange sends it; nil if it cannot be sent.
+func (p *Peer) Preamble() []byte {
+	b, err := peerexchange.Preamble(p.ID, p.Struct())
+	if err != nil { // as for Encode
+		return nil
+	}
+	return b
 }
 
 // Encode returns Struct in wire format, the same bytes for the same peer.
@@ -163,6 +183,24 @@ func (c *Peers) Get(id, raw string) *Peer {
 		}
 	}
 	return nil
+}
+
+// Told returns the peer that said this by istio-peer-exchange; nil if it said nothing of use.
+func (c *Peers) Told(preamble []byte) *Peer {
+	if len(preamble) == 0 || len(preamble) > maxPeerBytes {
+		return nil
+	}
+	raw := string(preamble)
+	if p := c.Get(raw, raw); p != nil {
+		return p
+	}
+	id, metadata, err := peerexchange.Parse(preamble)
+	if err != nil || metadata == nil {
+		return nil
+	}
+	p := PeerOf(id, metadata)
+	c.Put(raw, raw, p)
+	return p
 }
 
 // Put remembers p. Both strings are copied.

@@ -4,14 +4,16 @@
 // Package l4 conducts a connection that is not HTTP, or is not to be looked
 // into. The steps, in file order:
 //
-//	Serve      one connection, from its first byte to its last
-//	authorize  ask the chain's policies, before the upstream hears of it
-//	connect    choose cluster and endpoint, dial, try again if allowed
-//	relay      bytes both ways, half-closes included
-//	finish     count and log, always, whatever happened
+//	l4.go     Serve      one connection, from its first byte to its last
+//	          authorize  ask the chain's policies, before the upstream hears of it
+//	          connect    choose cluster and endpoint, dial, try again if allowed
+//	          introduce  say who we are, and hear who the ends are (istio-peer-exchange)
+//	          relay      bytes both ways, half-closes included
+//	meter.go  meter      count, while it is open and at the end, whatever happened
 package l4
 
 import (
+	"crypto/tls"
 	"errors"
 	"math/rand/v2"
 	"net"
@@ -26,11 +28,12 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
+	"github.com/meltemi/meltemi/proxy/peerexchange"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
-// An Observer counts and logs connections. The Exchange it is given has no
-// Request; Received and Sent are bytes from and to the client.
+// An Observer logs connections. The Exchange it is given has no Request; Received
+// and Sent are bytes from and to the client.
 type Observer interface {
 	// Opened is called when the upstream is connected.
 	Opened(x *filter.Exchange, chain *config.FilterChain)
@@ -39,10 +42,13 @@ type Observer interface {
 }
 
 // A Relay conducts connections.
-type Relay struct{ observer Observer }
+type Relay struct {
+	observer Observer
+	peers    *filter.Peers
+}
 
-// New returns a Relay that reports to observer.
-func New(observer Observer) *Relay { return &Relay{observer} }
+// New returns a Relay that reports to observer and remembers who others are in peers.
+func New(observer Observer, peers *filter.Peers) *Relay { return &Relay{observer, peers} }
 
 // Serve conducts conn through chain, whose TCP settings are tcp. It returns when
 // the connection is over; the caller closes conn.
@@ -51,7 +57,9 @@ func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterCha
 		Exchange: filter.Exchange{Conn: facts, Remote: facts.Remote, Start: facts.Start, Random: rand.Uint64()},
 		client:   conn, chain: chain, tcp: tcp,
 	}
+	s.meter.init(&s.Exchange, chain)
 	defer r.observer.Closed(&s.Exchange, chain)
+	defer s.meter.end()
 	if f := r.Authorize(facts, chain); f != nil {
 		s.fail(f)
 		return
@@ -62,6 +70,12 @@ func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterCha
 		return
 	}
 	r.observer.Opened(&s.Exchange, chain)
+	if f := s.introduce(up, r.peers); f != nil {
+		s.fail(f)
+		_ = up.Close()
+		s.cluster.Hangup(s.host, nil)
+		return
+	}
 	s.relay(up)
 }
 
@@ -69,7 +83,9 @@ func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterCha
 // conducts it. The caller closes it.
 func (r *Relay) Refuse(facts *filter.Conn, chain *config.FilterChain, f *fault.Fault) {
 	s := &session{Exchange: filter.Exchange{Conn: facts, Remote: facts.Remote, Start: facts.Start}}
+	s.meter.init(&s.Exchange, chain)
 	s.fail(f)
+	s.meter.end()
 	r.observer.Closed(&s.Exchange, chain)
 }
 
@@ -82,6 +98,7 @@ type session struct {
 
 	cluster *upstream.Cluster
 	host    *upstream.Host
+	meter   meter
 }
 
 func (s *session) fail(f *fault.Fault) {
@@ -154,6 +171,10 @@ func (s *session) connect() (net.Conn, *fault.Fault) {
 		if f == nil {
 			s.Mark(filter.ConnectEnd)
 			s.Upstream.Local = netio.AddrPortOf(conn.LocalAddr())
+			if secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
+				state := secure.ConnectionState()
+				s.Upstream.TLS, s.Upstream.Mutual = &state, host.Transport().Mutual
+			}
 			return conn, nil
 		}
 		s.cluster.ReportTCP(host, f)
@@ -175,6 +196,33 @@ func (s *session) original() netip.AddrPort {
 	return netip.AddrPort{}
 }
 
+// introduce tells the client who we are, if it is a proxy that we have agreed with to do so, and begins to count. Who
+// the ends are is heard as their first bytes come: nobody waits for that. The upstream has been told when it was dialled.
+func (s *session) introduce(up net.Conn, peers *filter.Peers) *fault.Fault {
+	var down *peerexchange.Conn
+	preamble := s.chain.PeerExchange()
+	if secure, ok := s.client.(*tls.Conn); ok && preamble != nil && secure.ConnectionState().NegotiatedProtocol == peerexchange.ALPN {
+		var err error
+		if down, err = peerexchange.Begin(secure, preamble); err != nil {
+			return &fault.Fault{Side: fault.Client, Kind: fault.ClientGone, Details: "downstream_closed", Err: err}
+		}
+		s.client = down
+	}
+	told, _ := up.(*peerexchange.Conn)
+	awaited := 0
+	for _, end := range [...]struct {
+		conn *peerexchange.Conn
+		to   **filter.Peer
+	}{{down, &s.DownstreamPeer}, {told, &s.UpstreamPeer}} {
+		if end.conn != nil {
+			awaited++
+			end.conn.Heard(func(preamble []byte) { s.meter.heard(end.to, peers.Told(preamble)) })
+		}
+	}
+	s.meter.begin(awaited)
+	return nil
+}
+
 // relay carries bytes until both directions have ended. The chain's end does not
 // cut a connection short: it goes on until the drain time is over.
 func (s *session) relay(up net.Conn) {
@@ -182,10 +230,9 @@ func (s *session) relay(up net.Conn) {
 		t := time.AfterFunc(limit, func() { _ = up.Close() })
 		defer t.Stop()
 	}
-	in, out, err := netio.Relay(s.client, up, s.tcp.IdleTimeout)
-	s.Received, s.Sent = uint64(in), uint64(out)
-	s.cluster.Stats().BytesOut.Add(in)
-	s.cluster.Stats().BytesIn.Add(out)
+	err := netio.Relay(s.client, up, s.tcp.IdleTimeout, &s.meter.moved)
+	s.cluster.Stats().BytesOut.Add(s.meter.moved.AToB.Load())
+	s.cluster.Stats().BytesIn.Add(s.meter.moved.BToA.Load())
 	s.cluster.Hangup(s.host, nil)
 	switch {
 	case err == nil:

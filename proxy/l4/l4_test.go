@@ -94,7 +94,7 @@ func serve(t *testing.T, chain *config.FilterChain, facts *filter.Conn) (net.Con
 	s := &seen{closed: make(chan filter.Exchange, 1)}
 	go func() {
 		defer func() { _ = server.Close() }()
-		New(s).Serve(server, facts, chain, chain.TCP)
+		New(s, &filter.Peers{}).Serve(server, facts, chain, chain.TCP)
 	}()
 	return client, s
 }

@@ -93,8 +93,9 @@ func (x *exchange) connectRaw() *fault.Fault {
 func (x *exchange) splice(down, up Tunnel) {
 	d, u := socket(down), socket(up)
 	if d != nil && u != nil && x.idleLimit.Load() == 0 {
-		to, from, _ := netio.Relay(d, u, 0)
-		x.countTunnel(to, from)
+		var moved netio.Counts
+		_ = netio.Relay(d, u, 0, &moved)
+		x.countTunnel(moved.AToB.Load(), moved.BToA.Load())
 		return
 	}
 	var to, from atomic.Uint64

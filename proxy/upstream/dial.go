@@ -47,6 +47,7 @@ func (h *Host) dial(ctx context.Context, c *Cluster, r *Request, alpn []string) 
 	target := dial.Target{
 		Addr: h.addr, Pipe: h.pipe, Source: c.spec.BindSource, KeepAlive: c.spec.TCPKeepalive.config(), Mark: c.mark,
 		TLS:           h.pool.tlsFor(alpn, r.SNI),
+		Preamble:      c.spec.PeerExchange,
 		ProxyProtocol: t.ProxyProtocol, Client: r.Client, Local: r.OriginalDst,
 		Object: object,
 	}

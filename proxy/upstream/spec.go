@@ -111,6 +111,9 @@ type Spec struct {
 	Transports []Transport
 	Default    Transport
 
+	// PeerExchange says who we are ahead of a connection's bytes, where that was agreed on by ALPN; nil: nowhere.
+	PeerExchange []byte
+
 	// Telemetry facts from metadata.filter_metadata.istio.
 	Service  ServiceFact
 	External bool // metadata istio.external

@@ -100,7 +100,7 @@ func (p *Plane) join(n Node) *ours {
 	}
 	node := &corev3.Node{Id: n.id(), Metadata: md, UserAgentName: "meltemi"}
 	for _, k := range stock.Table() {
-		node.Extensions = append(node.Extensions, &corev3.Extension{Name: k.Name, Category: "envoy.filters.http"})
+		node.Extensions = append(node.Extensions, &corev3.Extension{Name: k.Name, Category: k.Category})
 	}
 	o.client = xds.NewClient(xds.ClientConfig{
 		Target: p.Addr.String(), Node: node, SotW: n.SotW,

@@ -16,10 +16,12 @@ import (
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/meltemi/meltemi/proxy/config/secrets"
 	"github.com/meltemi/meltemi/proxy/config/strict"
+	"github.com/meltemi/meltemi/proxy/peerexchange"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
 
@@ -47,6 +49,8 @@ const httpOptions = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 // Clusters reads clusters.
 type Clusters struct {
 	Transports Transports
+	// Preamble is what istio-peer-exchange says of us, with labels of these names.
+	Preamble func(labels []string) []byte
 }
 
 // A Cluster is what a Cluster resource became.
@@ -74,7 +78,7 @@ func (d *Clusters) Cluster(m *clusterv3.Cluster, hash uint64) (*Cluster, error) 
 	out := &Cluster{Spec: s}
 	facts(s, m.GetMetadata())
 	for _, step := range [...]func(*Cluster, *clusterv3.Cluster) error{
-		discovery, balancing, commonLB, breakers, outlier, connections, protocol, upstreamFilters,
+		discovery, balancing, commonLB, breakers, outlier, connections, protocol, d.upstreamFilters,
 	} {
 		if err := step(out, m); err != nil {
 			return nil, err
@@ -370,19 +374,41 @@ func ofServersOnly(m *corev3.HttpProtocolOptions) error {
 	return nil
 }
 
-// upstreamFilters accepts Istio's metadata exchange, whose protocol is offered
-// by ALPN only where both ends can speak it.
-func upstreamFilters(_ *Cluster, m *clusterv3.Cluster) error {
+// upstreamFilters reads the only one there is, Istio's metadata exchange.
+func (d *Clusters) upstreamFilters(c *Cluster, m *clusterv3.Cluster) error {
 	for i, f := range m.GetFilters() {
-		name, _, err := strict.TypeOf(f.GetTypedConfig())
+		name, object, err := strict.TypeOf(f.GetTypedConfig())
 		if err != nil {
 			return fmt.Errorf("filters[%d]: %w", i, err)
 		}
-		if name != "envoy.tcp.metadataexchange.config.MetadataExchange" {
+		if name != TypePeerExchange {
 			return fmt.Errorf("filters[%d] %q: %q is not supported", i, f.GetName(), name)
 		}
+		labels, err := PeerExchange(object)
+		if err != nil {
+			return fmt.Errorf("filters[%d] %q: %w", i, f.GetName(), err)
+		}
+		c.Spec.PeerExchange = d.Preamble(labels)
 	}
 	return nil
+}
+
+// TypePeerExchange is the configuration of Istio's metadata exchange for TCP.
+const TypePeerExchange = "envoy.tcp.metadataexchange.config.MetadataExchange"
+
+// PeerExchange reads it, and returns the names of labels to tell besides the usual ones. Whoever tells nothing stays
+// unknown: nobody is looked up by address (enable_discovery).
+func PeerExchange(object *structpb.Struct) (labels []string, err error) {
+	if object == nil {
+		return nil, errors.New("only a TypedStruct is understood")
+	}
+	o := strict.NewObject(object)
+	if p := o.String("protocol"); p != peerexchange.ALPN {
+		return nil, fmt.Errorf("protocol %q is not supported: it is %s", p, peerexchange.ALPN)
+	}
+	_ = o.Bool("enable_discovery", false)
+	labels = o.Strings("additional_labels")
+	return labels, o.Done()
 }
 
 func prime(n uint64) bool {

@@ -19,12 +19,9 @@ import (
 
 	"github.com/meltemi/meltemi/proxy/config/secrets"
 	"github.com/meltemi/meltemi/proxy/config/strict"
+	"github.com/meltemi/meltemi/proxy/peerexchange"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
-
-// PeerExchangeALPN is the protocol name by which Istio's proxies agree to tell
-// each other who they are, ahead of a TCP connection's bytes.
-const PeerExchangeALPN = "istio-peer-exchange"
 
 // Names that Istio's proxies offer for HTTP inside the mesh, by version: what
 // the filter istio.alpn sets in Envoy.
@@ -36,8 +33,6 @@ var (
 // Transports reads transport sockets of clusters.
 type Transports struct {
 	Keeper *secrets.Keeper
-	// PeerExchange offers istio-peer-exchange: only for a data plane that speaks it.
-	PeerExchange bool
 	// cache makes equal contexts one configuration, by which connections that are
 	// open are known to be still good.
 	cache map[cacheKey]*secrets.Client
@@ -151,7 +146,7 @@ func (t *Transports) tls(tr *upstream.Transport, c *Cluster, a *anypb.Any, autoS
 	}
 	tr.TLS, tr.Mutual, tr.Broken = client.Config, client.Mutual, client.Ready
 	tr.ALPN = client.ALPN
-	if !t.PeerExchange {
+	if c.Spec.PeerExchange == nil {
 		tr.ALPN = WithoutPeerExchange(tr.ALPN)
 	}
 	switch {
@@ -168,13 +163,13 @@ func (t *Transports) tls(tr *upstream.Transport, c *Cluster, a *anypb.Any, autoS
 	return nil
 }
 
-// WithoutPeerExchange returns the protocols without PeerExchangeALPN, which must
+// WithoutPeerExchange returns the protocols without istio-peer-exchange, which must
 // not be agreed on by whoever does not send the preamble that goes with it.
 func WithoutPeerExchange(alpn []string) []string {
-	if !slices.Contains(alpn, PeerExchangeALPN) {
+	if !slices.Contains(alpn, peerexchange.ALPN) {
 		return alpn
 	}
-	return slices.DeleteFunc(slices.Clone(alpn), func(p string) bool { return p == PeerExchangeALPN })
+	return slices.DeleteFunc(slices.Clone(alpn), func(p string) bool { return p == peerexchange.ALPN })
 }
 
 // texts reads a Struct of strings, as endpoint metadata is matched by.

@@ -18,11 +18,15 @@ import (
 type Attribute struct {
 	literal string
 	get     func(*filter.Exchange) string
+	http    bool // a connection that is not HTTP has none
 }
 
 func (a *Attribute) value(x *filter.Exchange) string {
-	if a.get == nil {
+	switch {
+	case a.get == nil:
 		return a.literal
+	case a.http && x.Request == nil:
+		return ""
 	}
 	return a.get(x)
 }
@@ -65,17 +69,18 @@ func ParseAttribute(expr string) (Attribute, error) {
 	if lit, ok := quoted(s); ok {
 		return Attribute{literal: lit}, nil
 	}
+	http := strings.HasPrefix(s, "request.") || strings.HasPrefix(s, "response.")
 	if get, ok := attributes()[s]; ok {
-		return Attribute{get: get}, nil
+		return Attribute{get: get, http: http}, nil
 	}
 	if name, ok := keyed(s, "request.headers"); ok {
-		return Attribute{get: func(x *filter.Exchange) string {
+		return Attribute{http: http, get: func(x *filter.Exchange) string {
 			v, _ := match.RequestField(x.Request, name)
 			return v
 		}}, nil
 	}
 	if name, ok := keyed(s, "response.headers"); ok {
-		return Attribute{get: func(x *filter.Exchange) string { return x.Response.Header.Get(name) }}, nil
+		return Attribute{http: http, get: func(x *filter.Exchange) string { return x.Response.Header.Get(name) }}, nil
 	}
 	return Attribute{}, fmt.Errorf("expression %q is not supported: use a literal, or one of the request.*, response.*, connection.* attributes", expr)
 }

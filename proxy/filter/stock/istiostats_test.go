@@ -128,7 +128,7 @@ func TestOverrides(t *testing.T) {
 func TestTCPSeries(t *testing.T) {
 	reg := telemetry.NewRegistry(telemetry.Config{})
 	s := NewStats(StatsConfig{}, NewMetrics(self, "", reg))
-	series := s.TCP(&Connection{Conn: &filter.Conn{Direction: filter.Inbound}, Peer: caller})
+	series := s.TCP(&filter.Exchange{Conn: &filter.Conn{Direction: filter.Inbound}, DownstreamPeer: caller})
 	series.Opened()
 	series.Sent(10)
 	series.Received(5)

@@ -5,7 +5,6 @@ package stock
 
 import (
 	"encoding/base64"
-	"maps"
 	"net/netip"
 
 	"github.com/meltemi/meltemi/message"
@@ -53,16 +52,7 @@ type PeerMetadata struct {
 // far as cfg.Labels names them. Lookup finds a workload by address; it may be
 // nil, and it may not block.
 func NewPeerMetadata(cfg PeerMetadataConfig, self *filter.Peer, peers *filter.Peers, lookup func(netip.Addr) *filter.Peer) *PeerMetadata {
-	p := *self
-	p.Labels = maps.Clone(self.Labels)
-	maps.DeleteFunc(p.Labels, func(k, _ string) bool {
-		for _, l := range cfg.Labels {
-			if l == k {
-				return false
-			}
-		}
-		return true
-	})
+	p := self.Telling(cfg.Labels)
 	return &PeerMetadata{
 		cfg: cfg, id: self.ID, value: base64.StdEncoding.EncodeToString(p.Encode()),
 		peers: peers, lookup: lookup,

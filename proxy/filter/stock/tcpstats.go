@@ -5,37 +5,30 @@ package stock
 
 import "github.com/meltemi/meltemi/proxy/filter"
 
-// A Connection is what the labels of the TCP metrics depend on.
-type Connection struct {
-	Conn     *filter.Conn
-	Upstream filter.Upstream
-	Flags    filter.Flags
-	// Peer is the other end's workload: the client's for a server-side reporter,
-	// else the upstream's; nil if unknown.
-	Peer *filter.Peer
-}
-
 // TCPSeries counts connections of one label set.
 type TCPSeries struct {
 	shard                          uint64
 	opened, closed, sent, received *counters
 }
 
-// TCP returns the series for c. Call it when the peer is known, and again at
-// the end if the flags have changed.
-func (s *Stats) TCP(c *Connection) *TCPSeries {
+// TCP returns the series for a connection. Call it when it is known who the other
+// end is: labels stay as they are then, the flags included.
+func (s *Stats) TCP(x *filter.Exchange) *TCPSeries {
 	k := labelKey{
-		reporter: reporterOf(s.cfg.Reporter, c.Conn.Direction), protocol: protocolTCP,
-		grpc: -1, flags: c.Flags, spec: c.Upstream.Spec,
+		reporter: reporterOf(s.cfg.Reporter, x.Conn.Direction), protocol: protocolTCP,
+		grpc: -1, flags: x.Flags, spec: x.Upstream.Spec,
 	}
-	s.ends(&k, c.Conn, c.Peer, c.Peer, &c.Upstream)
+	s.ends(&k, x.Conn, x.DownstreamPeer, x.UpstreamPeer, &x.Upstream)
+	if len(s.custom) > 0 {
+		k.custom = s.customValues(x)
+	}
 	labels := s.metrics.labels(&k)
-	out := &TCPSeries{shard: c.Conn.ID}
+	out := &TCPSeries{shard: x.Conn.ID}
 	for _, m := range []struct {
 		name string
 		to   **counters
 	}{{tcpOpened, &out.opened}, {tcpClosed, &out.closed}, {tcpSent, &out.sent}, {tcpReceived, &out.received}} {
-		if tags, ok := s.override(m.name, labels, ""); ok {
+		if tags, ok := s.override(m.name, labels, k.custom); ok {
 			*m.to = s.metrics.counter(m.name, tags)
 		}
 	}

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Package dial opens one connection to an endpoint: TCP or a unix socket, a
-// PROXY protocol header, TLS, in this order.
+// PROXY protocol header, TLS, who we are, in this order.
 //
 //	dial.go   Open: the steps
 //	proxy.go  the PROXY protocol header
@@ -20,6 +20,7 @@ import (
 
 	"github.com/meltemi/meltemi/netio"
 	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/peerexchange"
 )
 
 // A Target is where and how to connect.
@@ -31,6 +32,8 @@ type Target struct {
 	Mark      uint32 // SO_MARK, so that capture rules let the connection pass; 0: none
 
 	TLS *tls.Config // complete; nil: plaintext
+	// Preamble is sent first where TLS has agreed on istio-peer-exchange.
+	Preamble []byte
 
 	ProxyProtocol uint8          // 1 or 2 writes that header first
 	Client, Local netip.AddrPort // what the header tells: the client, and where it connected to
@@ -39,7 +42,7 @@ type Target struct {
 }
 
 // Open connects before deadline, and gives up when ctx ends. The connection it returns has no deadline; it
-// is a *tls.Conn whose handshake is done if TLS is asked for.
+// is a *tls.Conn whose handshake is done if TLS is asked for, inside a *peerexchange.Conn if a preamble was sent.
 func Open(ctx context.Context, deadline time.Time, t *Target) (net.Conn, *fault.Fault) {
 	raw, err := connect(ctx, deadline, t)
 	if err != nil {
@@ -84,6 +87,11 @@ func prepare(ctx context.Context, deadline time.Time, t *Target, raw net.Conn) (
 			return nil, TLSHint(err), &HandshakeError{err}
 		}
 		conn = secure
+		if len(t.Preamble) > 0 && secure.ConnectionState().NegotiatedProtocol == peerexchange.ALPN {
+			if conn, err = peerexchange.Begin(secure, t.Preamble); err != nil {
+				return nil, "", err
+			}
+		}
 	}
 	return conn, "", raw.SetDeadline(time.Time{})
 }
