@@ -253,7 +253,9 @@ func describeChain(c *FilterChain) string {
 	}
 	for _, n := range c.Network {
 		add(n.RBAC != nil, "rbac")
-		add(n.Stats != nil, "stats every %v", n.StatsInterval)
+		if n.Stats != nil {
+			add(true, "stats every %v", n.Stats.Every())
+		}
 		add(n.PeerExchange != nil, "peer exchange")
 	}
 	add(c.OnDemand != nil, "on demand")

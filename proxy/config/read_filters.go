@@ -100,11 +100,15 @@ func (b *builder) httpFilter(h *HTTP, name string, a *anypb.Any, object *structp
 	case typeCORS:
 		return stock.CORS{}, strict.Unmarshal(a, &corsv3.Cors{})
 	case typeGRPCStats:
-		return stock.GRPCStats{}, strict.Unmarshal(a, &grpcstatsv3.FilterConfig{})
+		var m grpcstatsv3.FilterConfig
+		if err := strict.Unmarshal(a, &m); err != nil || !m.GetEmitFilterState() {
+			return filter.Pass{}, err
+		}
+		return stock.GRPCStats{}, nil
 	case typeALPN:
 		return stock.ALPN{}, checkALPN(a, object)
 	case typeStats:
-		s, _, err := b.stats(a, object)
+		s, err := b.stats(a, object)
 		if err != nil {
 			return nil, err
 		}

@@ -104,7 +104,7 @@ func (b *builder) lookingOn(name string, a *anypb.Any, object *structpb.Struct) 
 	case typeNetworkRBAC:
 		nf.RBAC, err = networkRBAC(a)
 	case typeStats:
-		nf.Stats, nf.StatsInterval, err = b.stats(a, object)
+		nf.Stats, err = b.stats(a, object)
 	case decode.TypePeerExchange:
 		var labels []string
 		if labels, err = decode.PeerExchange(object); err == nil {
@@ -145,9 +145,9 @@ func networkRBAC(a *anypb.Any) (*NetworkRBAC, error) {
 const tcpReporting = 5 * time.Second
 
 // stats reads stats.PluginConfig, which comes as a TypedStruct.
-func (b *builder) stats(a *anypb.Any, object *structpb.Struct) (*stock.Stats, time.Duration, error) {
+func (b *builder) stats(a *anypb.Any, object *structpb.Struct) (*stock.Stats, error) {
 	if object == nil && len(a.GetValue()) > 0 {
-		return nil, 0, errors.New("only a TypedStruct is understood")
+		return nil, errors.New("only a TypedStruct is understood")
 	}
 	o := strict.NewObject(object)
 	cfg := stock.StatsConfig{NoHostFallback: o.Bool("disable_host_header_fallback", false)}
@@ -156,18 +156,18 @@ func (b *builder) stats(a *anypb.Any, object *structpb.Struct) (*stock.Stats, ti
 	case "SERVER_GATEWAY":
 		cfg.Reporter = stock.ReporterWaypoint
 	default:
-		return nil, 0, fmt.Errorf("reporter %q is not known", r)
+		return nil, fmt.Errorf("reporter %q is not known", r)
 	}
-	interval := o.Duration("tcp_reporting_duration", tcpReporting)
+	cfg.Interval = o.Duration("tcp_reporting_duration", tcpReporting)
 	o.Each("metrics", func(m *strict.Object) error {
 		ov, err := override(m)
 		cfg.Overrides = append(cfg.Overrides, ov)
 		return err
 	})
 	if err := o.Done(); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	return stock.NewStats(cfg, b.cfg.Metrics), interval, nil
+	return stock.NewStats(cfg, b.cfg.Metrics), nil
 }
 
 func override(m *strict.Object) (stock.Override, error) {

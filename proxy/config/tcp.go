@@ -73,10 +73,8 @@ func (c *FilterChain) PeerExchange() []byte {
 type NetworkFilter struct {
 	Name string
 	RBAC *NetworkRBAC
-	// Stats counts istio_tcp_* metrics (istio.stats), the bytes of long
-	// connections every StatsInterval.
-	Stats         *stock.Stats
-	StatsInterval time.Duration
+	// Stats counts istio_tcp_* metrics (istio.stats).
+	Stats *stock.Stats
 	// PeerExchange is istio.metadata_exchange: what is said of us ahead of a connection's
 	// bytes, where TLS has agreed on istio-peer-exchange.
 	PeerExchange []byte

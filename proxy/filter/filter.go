@@ -6,6 +6,7 @@ package filter
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/meltemi/meltemi/proxy/fault"
 )
@@ -27,6 +28,16 @@ type Filter interface {
 type Guard interface {
 	Filter
 	Guards()
+}
+
+// A Reporter is a filter that is told of a gRPC call while it goes on, too.
+type Reporter interface {
+	Filter
+	// OnReport sees Exchange.Messages, which are those since it was called last. It is
+	// called in the exchange's goroutine, last before OnEnd. It may not block.
+	OnReport(*Exchange)
+	// Every is how often it wants to be; 0: only before OnEnd.
+	Every() time.Duration
 }
 
 // Pass does nothing; filters embed it for the methods they do not need.
@@ -65,6 +76,7 @@ type Chain struct {
 	access  Access
 	entries []Entry
 	guards  []bool
+	every   time.Duration // between reports; 0: only at the end
 }
 
 // NewChain builds a chain. Access must agree with the entries: it is stated by
@@ -80,6 +92,9 @@ func NewChain(access Access, entries ...Entry) (*Chain, error) {
 		if _, ok := e.Filter.(Guard); ok {
 			c.guards[i] = true
 			guards++
+		}
+		if r, ok := e.Filter.(Reporter); ok && r.Every() > 0 && (c.every == 0 || r.Every() < c.every) {
+			c.every = r.Every()
 		}
 	}
 	switch {
@@ -156,6 +171,20 @@ func (c *Chain) Respond(x *Exchange) {
 		if e := &c.entries[i]; !c.off(x, e) {
 			x.slot = i
 			e.OnResponse(x)
+		}
+	}
+}
+
+// Every is how often to Report a call that goes on; 0: only before End.
+func (c *Chain) Every() time.Duration { return c.every }
+
+// Report runs OnReport of the filters that have one, innermost first.
+func (c *Chain) Report(x *Exchange) {
+	x.chain = c
+	for i := len(c.entries) - 1; i >= 0; i-- {
+		if r, ok := c.entries[i].Filter.(Reporter); ok && !c.off(x, &c.entries[i]) {
+			x.slot = i
+			r.OnReport(x)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func (m *meter) init(x *filter.Exchange, chain *config.FilterChain) {
 			continue
 		}
 		m.of = append(m.of, metered{stats: f.Stats})
-		if d := f.StatsInterval; d > 0 && (m.every == 0 || d < m.every) {
+		if d := f.Stats.Every(); d > 0 && (m.every == 0 || d < m.every) {
 			m.every = d
 		}
 	}

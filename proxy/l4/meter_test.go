@@ -41,7 +41,7 @@ func newSide(name string) *side {
 		self: &filter.Peer{ID: "sidecar~" + name, Workload: name, Namespace: "shop", App: name, CanonicalName: name, Identity: uri(name)},
 		reg:  telemetry.NewRegistry(telemetry.Config{}),
 	}
-	s.stats = stock.NewStats(stock.StatsConfig{}, stock.NewMetrics(s.self, "", s.reg))
+	s.stats = stock.NewStats(stock.StatsConfig{Interval: 20 * time.Millisecond}, stock.NewMetrics(s.self, "", s.reg))
 	return s
 }
 
@@ -117,7 +117,7 @@ func pair(t *testing.T, web, db *side, app netip.AddrPort, alpn ...string) (dial
 	t.Cleanup(func() { _ = ln.Close() })
 	observer := &seen{closed: make(chan filter.Exchange, 100)}
 	inbound := chainTo(clusters(t, app), "c")
-	inbound.Network = []config.NetworkFilter{{PeerExchange: db.self.Telling(nil).Preamble()}, {Stats: db.stats, StatsInterval: 20 * time.Millisecond}}
+	inbound.Network = []config.NetworkFilter{{PeerExchange: db.self.Telling(nil).Preamble()}, {Stats: db.stats}}
 	go func() {
 		relay := New(observer, &filter.Peers{})
 		for {
@@ -153,7 +153,7 @@ func pair(t *testing.T, web, db *side, app netip.AddrPort, alpn ...string) (dial
 		Endpoints: &upstream.Assignment{Localities: []upstream.Locality{{Endpoints: []upstream.Endpoint{{Addr: netio.AddrPortOf(ln.Addr())}}}}},
 	})
 	outbound := chainTo(set, "db")
-	outbound.Network = []config.NetworkFilter{{Stats: web.stats, StatsInterval: 20 * time.Millisecond}}
+	outbound.Network = []config.NetworkFilter{{Stats: web.stats}}
 	return func() net.Conn {
 		client, _ := serve(t, outbound, &filter.Conn{Direction: filter.Outbound})
 		return client
@@ -235,7 +235,7 @@ func TestServerSpeaksFirst(t *testing.T) {
 func TestFailedConnectionsAreCounted(t *testing.T) {
 	web := newSide("web")
 	chain := chainTo(clusters(t, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), 1)), "c")
-	chain.Network = []config.NetworkFilter{{Stats: web.stats, StatsInterval: time.Hour}}
+	chain.Network = []config.NetworkFilter{{Stats: web.stats}}
 	_, s := serve(t, chain, &filter.Conn{Direction: filter.Outbound})
 	<-s.closed
 	web.eventually(t, 1, "istio_tcp_connections_opened_total", `response_flags="UF"`)

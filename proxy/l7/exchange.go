@@ -15,6 +15,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/l7/clock"
+	"github.com/meltemi/meltemi/proxy/l7/grpcframe"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
@@ -33,6 +34,8 @@ type exchange struct {
 	id      trace.RequestID
 	record  accesslog.Record
 	scratch [scratchBytes]byte // backs the strings that text returns
+
+	asked, answered grpcframe.Counter // messages, if they are counted
 
 	progress   atomic.Uint32 // moves whenever bytes do
 	idleLimit  atomic.Int64  // stream idle timeout; 0: none
@@ -119,6 +122,8 @@ func (x *exchange) release() {
 	put(&x.lastsUntil, 0)
 	put(&x.totalUntil, 0)
 	x.isTunnel.Store(false)
+	x.asked.Reset()
+	x.answered.Reset()
 	x.Exchange.Reset()
 	exchanges.Put(x)
 }
@@ -215,6 +220,13 @@ func (x *exchange) Done() <-chan struct{} {
 
 // Moved notes that bytes have moved.
 func (x *exchange) Moved() { x.progress.Add(1) }
+
+// Passes counts the messages in what comes of the request's body.
+func (x *exchange) Passes(p []byte) {
+	if x.CountMessages {
+		x.asked.Pass(p)
+	}
+}
 
 // Arrived notes that the whole request has come, from which on Total counts.
 func (x *exchange) Arrived(at time.Time) {

@@ -38,6 +38,9 @@ func (x *exchange) finish() {
 			x.outcome.Fault = nil // nothing the endpoint did
 		}
 	}
+	if x.CountMessages {
+		x.report()
+	}
 	x.site.http.Chain.End(&x.Exchange)
 	if t := x.site.tracer; t != nil {
 		t.End(&x.Exchange, &x.record)

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,8 @@ import (
 	testpb "google.golang.org/grpc/interop/grpc_testing"
 	"google.golang.org/grpc/status"
 
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/route"
 	"github.com/meltemi/meltemi/proxy/upstream"
 )
@@ -68,6 +71,83 @@ func TestGRPCInterop(t *testing.T) {
 		t.Run(name, func(*testing.T) { f(ctx, tc) })
 	}
 	r.settled()
+}
+
+// reports adds up what filters are told of calls.
+type reports struct {
+	filter.Pass
+	mu                        sync.Mutex
+	request, response, called uint64
+}
+
+func (r *reports) OnRequest(x *filter.Exchange) *fault.Fault {
+	x.CountMessages = x.GRPC
+	return nil
+}
+
+func (r *reports) Every() time.Duration { return time.Nanosecond }
+
+func (r *reports) OnReport(x *filter.Exchange) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.called++
+	r.request += x.Messages.Request
+	r.response += x.Messages.Response
+}
+
+func (r *reports) sum() [2]uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return [2]uint64{r.request, r.response}
+}
+
+// Messages are counted while a call goes on.
+func TestGRPCMessages(t *testing.T) {
+	told := &reports{}
+	r := newRig(t, func(s *setup) {
+		s.entries = append(s.entries, filter.Entry{Name: "told", Filter: told})
+		s.specs = append(s.specs, cluster("b", upstream.HTTP2, interopServer(t)))
+		s.routes = append(s.routes, to("/", "b"))
+	})
+	tc := grpcClient(t, r)
+	call, err := tc.FullDuplexCall(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(3) {
+		ask := &testpb.StreamingOutputCallRequest{ResponseParameters: []*testpb.ResponseParameters{{Size: 100_000}}, Payload: &testpb.Payload{Body: make([]byte, 40_000)}}
+		if err := call.Send(ask); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := call.Recv(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "counted as they pass", func() bool { return told.sum() == [2]uint64{i + 1, i + 1} })
+	}
+	if err := call.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := call.Recv(); err != io.EOF {
+		t.Fatal(err)
+	}
+	if _, err := tc.UnaryCall(t.Context(), &testpb.SimpleRequest{ResponseSize: 10}); err != nil {
+		t.Fatal(err)
+	}
+	r.settled()
+	if got := told.sum(); got != [2]uint64{4, 4} {
+		t.Errorf("%v messages, want 4 each way", got)
+	}
+	// What is no call of gRPC is not reported.
+	before := told.called
+	resp, err := http.Get("http://" + r.addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	r.settled()
+	if told.called != before {
+		t.Error("told of messages of a request that has none")
+	}
 }
 
 func TestGRPCErrorsOfOurOwn(t *testing.T) {

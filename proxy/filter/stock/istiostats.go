@@ -20,6 +20,8 @@ const (
 	requestDuration = "istio_request_duration_milliseconds"
 	requestBytes    = "istio_request_bytes"
 	responseBytes   = "istio_response_bytes"
+	requestMsgs     = "istio_request_messages_total"
+	responseMsgs    = "istio_response_messages_total"
 	tcpOpened       = "istio_tcp_connections_opened_total"
 	tcpClosed       = "istio_tcp_connections_closed_total"
 	tcpSent         = "istio_tcp_sent_bytes_total"
@@ -31,6 +33,9 @@ type StatsConfig struct {
 	Reporter       Reporter
 	NoHostFallback bool // disable_host_header_fallback
 	Overrides      []Override
+	// Interval is how often what goes on for long is counted (tcp_reporting_duration);
+	// 0: at its end.
+	Interval time.Duration
 }
 
 // An Override changes the labels of a metric (stats.MetricConfig).
@@ -55,11 +60,14 @@ type Stats struct {
 	metrics *Metrics
 	custom  []Attribute // of all overrides
 	http    *cache[labelKey, httpSeries]
+	grpc    *cache[labelKey, messageSeries]
 }
+
+var _ filter.Reporter = (*Stats)(nil)
 
 // NewStats returns a filter that counts into m.
 func NewStats(cfg StatsConfig, m *Metrics) *Stats {
-	s := &Stats{cfg: cfg, metrics: m, http: newCache[labelKey, httpSeries]()}
+	s := &Stats{cfg: cfg, metrics: m, http: newCache[labelKey, httpSeries](), grpc: newCache[labelKey, messageSeries]()}
 	for _, o := range cfg.Overrides {
 		for _, d := range o.Set {
 			s.custom = append(s.custom, d.Value)
@@ -91,6 +99,37 @@ func (s *Stats) OnEnd(x *filter.Exchange) {
 	series.duration.record(shard, float64(took)/1e6)
 	series.received.record(shard, float64(x.WireReceived))
 	series.replied.record(shard, float64(x.WireSent))
+}
+
+// messageSeries counts messages of gRPC calls between the same two ends.
+type messageSeries struct{ request, response *counters }
+
+// Every is how often OnReport is to be called.
+func (s *Stats) Every() time.Duration { return s.cfg.Interval }
+
+// OnReport counts the messages of a gRPC call. Their labels say whose they are, not
+// how the call ends: that is not known while it goes on.
+func (s *Stats) OnReport(x *filter.Exchange) {
+	k := s.key(x)
+	k.code, k.grpc, k.flags = 0, -1, 0
+	series, hash := s.grpc.get(&k)
+	if series == nil {
+		series = s.grpc.put(hash, k.own(), s.resolveMessages(&k))
+	}
+	series.request.add(x.Conn.ID, x.Messages.Request)
+	series.response.add(x.Conn.ID, x.Messages.Response)
+}
+
+func (s *Stats) resolveMessages(k *labelKey) (out messageSeries) {
+	own := k.own()
+	labels := s.metrics.labels(&own)
+	end := slices.IndexFunc(labels, func(t telemetry.Tag) bool { return t.Key == "request_protocol" })
+	for name, to := range map[string]**counters{requestMsgs: &out.request, responseMsgs: &out.response} {
+		if tags, ok := s.override(name, labels[:end], own.custom); ok {
+			*to = s.metrics.counter(name, tags)
+		}
+	}
+	return out
 }
 
 // key gathers what the labels of x depend on.

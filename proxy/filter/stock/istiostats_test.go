@@ -56,6 +56,28 @@ func TestServerSideLabels(t *testing.T) {
 	}
 }
 
+// Messages are counted by who the two ends are, whatever becomes of the call.
+func TestMessagesOfCalls(t *testing.T) {
+	reg := telemetry.NewRegistry(telemetry.Config{})
+	s := NewStats(StatsConfig{}, NewMetrics(self, "", reg))
+	x := exchange()
+	x.GRPC, x.GRPCStatus, x.DownstreamPeer = true, -1, caller
+	x.Messages = filter.Messages{Request: 3, Response: 1}
+	s.OnReport(x)
+	x.GRPCStatus, x.Response.Status, x.Flags = 5, 200, filter.UpstreamRemoteReset
+	x.Messages = filter.Messages{Response: 4}
+	s.OnReport(x)
+	got := page(t, reg)
+	for _, want := range []string{`destination_cluster="c1"} 3`, `destination_cluster="c1"} 5`, `istio_request_messages_total{reporter="destination",source_workload="a"`, "istio_response_messages_total{"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %s in\n%s", want, got)
+		}
+	}
+	if strings.Contains(got, "istio_requests_total{") {
+		t.Error("a call that goes on was counted as over")
+	}
+}
+
 func TestClientSideLabels(t *testing.T) {
 	reg := telemetry.NewRegistry(telemetry.Config{})
 	s := NewStats(StatsConfig{}, NewMetrics(self, "", reg))

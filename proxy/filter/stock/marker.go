@@ -3,7 +3,10 @@
 
 package stock
 
-import "github.com/meltemi/meltemi/proxy/filter"
+import (
+	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/filter"
+)
 
 // Router stands for the end of a chain: l7 itself forwards. Its settings are in
 // config.HTTP.Router.
@@ -14,6 +17,11 @@ type Router struct{ filter.Pass }
 // left to do for a request.
 type ALPN struct{ filter.Pass }
 
-// GRPCStats is accepted: the gRPC labels of the istio_* metrics need no counting
-// of messages.
+// GRPCStats has the messages of gRPC calls counted, for istio.stats.
 type GRPCStats struct{ filter.Pass }
+
+// OnRequest asks for it.
+func (GRPCStats) OnRequest(x *filter.Exchange) *fault.Fault {
+	x.CountMessages = x.GRPC
+	return nil
+}

@@ -250,9 +250,9 @@ func TestRBAC(t *testing.T) {
 func TestTableNamesWhatIsThere(t *testing.T) {
 	seen := map[string]bool{}
 	for _, k := range Table() {
-		if k.Name == "" || k.TypeURL == "" || k.Summary == "" || seen[k.Name] {
+		if k.Name == "" || k.TypeURL == "" || k.Summary == "" || k.Category == "" || seen[k.Category+k.Name] {
 			t.Errorf("row %+v", k)
 		}
-		seen[k.Name] = true
+		seen[k.Category+k.Name] = true
 	}
 }

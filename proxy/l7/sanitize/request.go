@@ -69,7 +69,7 @@ func Request(r *message.Request, cfg *config.HTTP, conn *filter.Conn, element st
 	if cfg.Via != "" {
 		h.Add("via", cfg.Via)
 	}
-	facts.GRPC = isGRPC(h.Get("content-type"))
+	facts.GRPC = IsGRPC(h.Get("content-type"))
 	return facts, nil
 }
 
@@ -112,9 +112,9 @@ func hasUnderscore(h *message.Header) bool {
 	return false
 }
 
-// isGRPC says whether a content type is application/grpc, or that with a
+// IsGRPC says whether a content type is application/grpc, or that with a
 // message format or parameters.
-func isGRPC(contentType string) bool {
+func IsGRPC(contentType string) bool {
 	const grpc = "application/grpc"
 	if len(contentType) < len(grpc) || !message.EqualFold(contentType[:len(grpc)], grpc) {
 		return false

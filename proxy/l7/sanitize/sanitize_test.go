@@ -231,8 +231,8 @@ func TestScheme(t *testing.T) {
 
 func TestGRPC(t *testing.T) {
 	for s, want := range map[string]bool{"application/grpc": true, "application/grpc+proto": true, "Application/gRPC;x": true, "application/grpc-web": false, "text/plain": false} {
-		if isGRPC(s) != want {
-			t.Errorf("isGRPC(%q) = %v", s, !want)
+		if IsGRPC(s) != want {
+			t.Errorf("IsGRPC(%q) = %v", s, !want)
 		}
 	}
 }

@@ -123,6 +123,7 @@ func (u *Body) pullLocked(scratch []byte) {
 		u.x.Moved()
 		return err
 	})
+	u.x.Passes(to[:n])
 	u.received += uint64(n)
 	switch {
 	case n > 0 && u.keep:

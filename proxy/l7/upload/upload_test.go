@@ -112,8 +112,9 @@ func (t *target) holds(n int, ended bool) func() bool {
 
 // exchange notes why it was cancelled.
 type exchange struct {
-	mu   sync.Mutex
-	gone *fault.Fault
+	mu     sync.Mutex
+	gone   *fault.Fault
+	passed bytes.Buffer
 }
 
 func (x *exchange) Cancel(f *fault.Fault) { x.mu.Lock(); x.gone = f; x.mu.Unlock() }
@@ -123,6 +124,7 @@ func (x *exchange) Cancelled() *fault.Fault {
 	return x.gone
 }
 func (x *exchange) Moved()            {}
+func (x *exchange) Passes(p []byte)   { x.mu.Lock(); x.passed.Write(p); x.mu.Unlock() }
 func (x *exchange) Arrived(time.Time) {}
 func (x *exchange) Defect(any)        { x.Cancel(defect) }
 
@@ -162,8 +164,8 @@ func send(t *testing.T, u *Body, to *target) {
 
 func TestSmallBodyNeedsNoPump(t *testing.T) {
 	for _, length := range []int64{5, message.LengthUnknown} {
-		u, src := new(Body), newSource()
-		u.Init(&exchange{})
+		u, src, x := new(Body), newSource(), &exchange{}
+		u.Init(x)
 		src.put([]byte("hello"), io.EOF)
 		if f := u.Collect(src, &message.Request{ContentLength: length}, time.Now(), 0, false, 1<<20); f != nil {
 			t.Fatal(f)
@@ -181,12 +183,15 @@ func TestSmallBodyNeedsNoPump(t *testing.T) {
 		if u.done != nil {
 			t.Error("a pump was started")
 		}
+		if got := x.passed.String(); got != "hello" {
+			t.Errorf("told that %q passes", got)
+		}
 		u.Reset()
 	}
 }
 
 func TestReplay(t *testing.T) {
-	u, src, _ := pumped(t, 1<<20)
+	u, src, x := pumped(t, 1<<20)
 	first, second := &target{}, &target{}
 	send(t, u, first)
 	src.put([]byte("one "), nil)
@@ -202,6 +207,9 @@ func TestReplay(t *testing.T) {
 	eventually(t, "it is complete", u.Complete)
 	if u.Stop() {
 		t.Error("the client is taken to be still sending")
+	}
+	if got := x.passed.String(); got != "one two three" {
+		t.Errorf("told that %q passes: once, whoever it is sent to", got)
 	}
 }
 
