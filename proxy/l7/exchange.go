@@ -77,6 +77,7 @@ type way struct {
 	lease    *upstream.Lease // of the attempt under way, or of the response that is relayed: then held until finish
 	outcome  upstream.Outcome
 	span     *trace.Span // of the attempt; nil: none
+	reported time.Time   // when filters were told of messages; zero: the response has none
 	cookie   string      // to set, from the hash policy
 	retries  uint32      // attempts after the first that policy allowed
 	admitted bool        // by the cluster's circuit breaker
@@ -220,13 +221,6 @@ func (x *exchange) Done() <-chan struct{} {
 
 // Moved notes that bytes have moved.
 func (x *exchange) Moved() { x.progress.Add(1) }
-
-// Passes counts the messages in what comes of the request's body.
-func (x *exchange) Passes(p []byte) {
-	if x.CountMessages {
-		x.asked.Pass(p)
-	}
-}
 
 // Arrived notes that the whole request has come, from which on Total counts.
 func (x *exchange) Arrived(at time.Time) {

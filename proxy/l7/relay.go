@@ -16,7 +16,6 @@ import (
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
-	"github.com/meltemi/meltemi/proxy/l7/sanitize"
 	"github.com/meltemi/meltemi/proxy/l7/upload"
 )
 
@@ -133,11 +132,7 @@ func (x *exchange) relayBody() *fault.Fault {
 	scratch := scratches.Get().(*[scratchSize]byte)
 	defer scratches.Put(scratch)
 	ready, _ := lease.Stream.(buffered)
-	counted := x.CountMessages && sanitize.IsGRPC(x.Response.Header.Get("content-type"))
-	var reported time.Time
-	if counted {
-		reported = time.Now()
-	}
+	x.beginReports()
 	for {
 		if ready == nil || ready.Buffered() == 0 {
 			if err := x.down.Flush(); err != nil {
@@ -152,10 +147,7 @@ func (x *exchange) relayBody() *fault.Fault {
 				x.heard = time.Now()
 			}
 			x.Sent += uint64(n)
-			if counted {
-				x.answered.Pass(scratch[:n])
-				x.reportDue(&reported)
-			}
+			x.reportAnswer(scratch[:n])
 			if _, err := x.down.Write(scratch[:n]); err != nil {
 				return x.clientFault(err)
 			}
@@ -172,20 +164,6 @@ func (x *exchange) relayBody() *fault.Fault {
 			return x.streamFault(lease, err)
 		}
 	}
-}
-
-// reportDue tells the filters of a call that goes on, if it is time.
-func (x *exchange) reportDue(last *time.Time) {
-	if every := x.site.http.Chain.Every(); every > 0 && time.Since(*last) >= every {
-		*last = time.Now()
-		x.report()
-	}
-}
-
-// report tells the filters which messages have passed.
-func (x *exchange) report() {
-	x.Messages = filter.Messages{Request: x.asked.Take(), Response: x.answered.Take()}
-	x.site.http.Chain.Report(&x.Exchange)
 }
 
 // endRelay ends the response.

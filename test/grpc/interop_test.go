@@ -88,6 +88,39 @@ func (w *way) secured(t *testing.T, text ...string) {
 	}
 }
 
+// counted fails unless both sidecars count this many messages for a call.
+func (w *way) counted(t *testing.T, call func() error, requests, responses float64) {
+	t.Helper()
+	sums := func() (got [2][2]float64, err error) {
+		for i, side := range []*mesh.Workload{w.caller, w.app} {
+			for j, name := range []string{"istio_request_messages_total", "istio_response_messages_total"} {
+				if got[i][j], err = mesh.Metric(side, name, `source_workload="caller"`, `destination_workload="app"`); err != nil {
+					return got, err
+				}
+			}
+		}
+		return got, nil
+	}
+	before, err := sums()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := call(); err != nil {
+		t.Error(err)
+	}
+	for i := range before {
+		before[i][0] += requests
+		before[i][1] += responses
+	}
+	mesh.Eventually(t, "messages are counted", func() error {
+		got, err := sums()
+		if err == nil && got != before {
+			err = fmt.Errorf("%v, want %v", got, before)
+		}
+		return err
+	})
+}
+
 // program builds one of gRPC's programs.
 func program(t *testing.T, name string) string {
 	t.Helper()
@@ -155,5 +188,7 @@ func TestInterop(t *testing.T) {
 			}
 		})
 	}
+	w.counted(t, func() error { return run("server_streaming") }, 1, 4)
+	w.counted(t, func() error { return run("client_streaming") }, 4, 1)
 	w.secured(t, "grpc.testing", "application/grpc")
 }

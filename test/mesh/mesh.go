@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -357,6 +358,37 @@ func Get(client *http.Client, url string, header ...string) (int, string, http.H
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
 	return resp.StatusCode, string(b), resp.Header, err
+}
+
+// Metric sums up the series of this name in w's metrics that have all of the parts; none is an error.
+func Metric(w *Workload, name string, parts ...string) (sum float64, err error) {
+	_, page, _, err := Get(http.DefaultClient, "http://"+w.Admin.String()+"/stats/prometheus")
+	if err != nil {
+		return 0, err
+	}
+	seen, found := "", false
+lines:
+	for line := range strings.Lines(page) {
+		series, value, _ := strings.Cut(strings.TrimSpace(line), "} ")
+		if !strings.HasPrefix(series, name+"{") {
+			continue
+		}
+		seen += line
+		for _, p := range parts {
+			if !strings.Contains(series, p) {
+				continue lines
+			}
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			return 0, err
+		}
+		sum, found = sum+v, true
+	}
+	if !found {
+		return 0, fmt.Errorf("no %s with %q; there is\n%s", name, parts, seen)
+	}
+	return sum, nil
 }
 
 // serveApp serves h on loopback until the test ends.
