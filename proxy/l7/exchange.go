@@ -219,8 +219,16 @@ func (x *exchange) Done() <-chan struct{} {
 	return x.wake
 }
 
-// Moved notes that bytes have moved.
-func (x *exchange) Moved() { x.progress.Add(1) }
+// Moved notes that bytes of the request's body have come, and counts the messages in them.
+func (x *exchange) Moved(p []byte) {
+	x.moved()
+	if x.CountMessages {
+		x.asked.Pass(p)
+	}
+}
+
+// moved notes that bytes have moved.
+func (x *exchange) moved() { x.progress.Add(1) }
 
 // Arrived notes that the whole request has come, from which on Total counts.
 func (x *exchange) Arrived(at time.Time) {

@@ -226,7 +226,7 @@ func (x *exchange) exchangeHeads(lease *upstream.Lease, begin time.Time) *fault.
 
 // relayInterim passes an informational response on.
 func (x *exchange) relayInterim() *fault.Fault {
-	x.Moved()
+	x.moved()
 	if x.down.WriteHead(&x.Response, false) == nil {
 		return nil
 	}

@@ -142,7 +142,7 @@ func (x *exchange) relayBody() *fault.Fault {
 		x.bound(lease.Stream, time.Time{})
 		n, err := lease.Read(scratch[:])
 		if n > 0 {
-			x.Moved()
+			x.moved()
 			if x.limits.TryIdle > 0 {
 				x.heard = time.Now()
 			}

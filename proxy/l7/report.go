@@ -10,13 +10,6 @@ import (
 	"github.com/meltemi/meltemi/proxy/l7/sanitize"
 )
 
-// Passes counts the messages in what comes of the request's body.
-func (x *exchange) Passes(p []byte) {
-	if x.CountMessages {
-		x.asked.Pass(p)
-	}
-}
-
 // beginReports looks whether the response, whose body follows, has messages to count.
 func (x *exchange) beginReports() {
 	if x.CountMessages && sanitize.IsGRPC(x.Response.Header.Get("content-type")) {

@@ -129,7 +129,7 @@ func (x *exchange) copy(to, from Tunnel, count *atomic.Uint64) {
 	for {
 		n, err := from.Read(scratch[:])
 		if n > 0 {
-			x.Moved()
+			x.moved()
 			count.Add(uint64(n))
 			if _, err := to.Write(scratch[:n]); err != nil {
 				_ = from.Close()

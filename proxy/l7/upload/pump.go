@@ -120,10 +120,9 @@ func (u *Body) pullLocked(scratch []byte) {
 	n := 0
 	err := u.unlocked(func() (err error) {
 		n, err = u.src.Read(to)
-		u.x.Moved()
+		u.x.Moved(to[:n])
 		return err
 	})
-	u.x.Passes(to[:n])
 	u.received += uint64(n)
 	switch {
 	case n > 0 && u.keep:

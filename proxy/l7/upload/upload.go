@@ -39,10 +39,8 @@ type Exchange interface {
 	Cancel(f *fault.Fault)
 	// Cancelled returns why the exchange was ended, or nil.
 	Cancelled() *fault.Fault
-	// Moved notes that bytes have moved.
-	Moved()
-	// Passes is given what comes of the body, in order.
-	Passes(p []byte)
+	// Moved is given what has come of the body, in order.
+	Moved(p []byte)
 	// Arrived notes that the whole request had come at that time.
 	Arrived(at time.Time)
 	// Defect ends the exchange because the pump has met one, with this panic.
@@ -174,7 +172,7 @@ func (u *Body) gather() error {
 			return nil
 		}
 		n, err := u.src.Read(u.buf[len(u.buf):cap(u.buf)])
-		u.x.Passes(u.buf[len(u.buf):][:n])
+		u.x.Moved(u.buf[len(u.buf):][:n])
 		u.buf = u.buf[:len(u.buf)+n]
 		u.received += uint64(n)
 		if err != nil {

@@ -123,8 +123,7 @@ func (x *exchange) Cancelled() *fault.Fault {
 	defer x.mu.Unlock()
 	return x.gone
 }
-func (x *exchange) Moved()            {}
-func (x *exchange) Passes(p []byte)   { x.mu.Lock(); x.passed.Write(p); x.mu.Unlock() }
+func (x *exchange) Moved(p []byte)    { x.mu.Lock(); x.passed.Write(p); x.mu.Unlock() }
 func (x *exchange) Arrived(time.Time) {}
 func (x *exchange) Defect(any)        { x.Cancel(defect) }
 
