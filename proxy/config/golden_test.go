@@ -335,7 +335,7 @@ func describeCluster(line func(string, ...any), s upstream.Status) {
 		transports = append(transports, fmt.Sprintf("%s %v: %s", t.Name, t.Match, what))
 	}
 	line("cluster %s (%s): discovery %d policy %d protocol %d panic %d breakers %v connect %v hosts %d service %v",
-		c.Name, c.StatName, c.Discovery, c.Policy, c.Protocol, c.PanicThreshold, c.Breakers.MaxRequests, c.ConnectTimeout, len(s.Hosts), c.Service)
+		c.Name, c.StatName, c.Discovery, c.Balance.Policy, c.Protocol, c.Balance.PanicThreshold, c.Breakers.MaxRequests, c.ConnectTimeout, len(s.Hosts), c.Service)
 	for _, t := range transports {
 		line("  %s", t)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 // toCluster explains the choice of an endpoint, and fills in Next.
@@ -22,7 +23,7 @@ func (a *Answer) toCluster(ref *upstream.Ref, r *upstream.Request) {
 	}
 	spec := c.Spec()
 	a.add(Step{
-		Stage: StageCluster, Name: spec.Name, Says: discoveryNames[spec.Discovery] + ", " + policyNames[spec.Policy],
+		Stage: StageCluster, Name: spec.Name, Says: discoveryNames[spec.Discovery] + ", " + policyNames[spec.Balance.Policy],
 		From: origins(spec.Source), Notes: limits(spec),
 	})
 	choice := c.Explain(r)
@@ -68,9 +69,9 @@ var discoveryNames = map[upstream.Discovery]string{
 	upstream.OriginalDst: "the address that was dialled",
 }
 
-var policyNames = map[upstream.Policy]string{
-	upstream.RoundRobin: "round robin", upstream.LeastRequest: "least request", upstream.Random: "random",
-	upstream.RingHash: "ring hash", upstream.Maglev: "maglev", upstream.ClusterProvided: "no choice",
+var policyNames = map[balance.Policy]string{
+	balance.RoundRobin: "round robin", balance.LeastRequest: "least request", balance.Random: "random",
+	balance.RingHash: "ring hash", balance.Maglev: "maglev", balance.ClusterProvided: "no choice",
 }
 
 // noLimit is what control planes send for thresholds that nobody has set.

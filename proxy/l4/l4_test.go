@@ -18,6 +18,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 // seen notes what the observer was told.
@@ -62,7 +63,7 @@ func clusters(t *testing.T, to ...netip.AddrPort) *upstream.Set {
 		endpoints = append(endpoints, upstream.Endpoint{Addr: a})
 	}
 	s.Put(&upstream.Spec{
-		Name: "c", Policy: upstream.RoundRobin, ConnectTimeout: 5 * time.Second,
+		Name: "c", Balance: balance.Config{Policy: balance.RoundRobin}, ConnectTimeout: 5 * time.Second,
 		Breakers:  upstream.Breakers{MaxConnections: 10, MaxPending: 10, MaxRequests: 10, MaxRetries: 10},
 		Endpoints: &upstream.Assignment{Localities: []upstream.Locality{{Endpoints: endpoints}}},
 	})

@@ -26,6 +26,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/filter/stock"
 	"github.com/meltemi/meltemi/proxy/peerexchange"
 	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 	"github.com/meltemi/meltemi/telemetry"
 )
 
@@ -144,7 +145,7 @@ func pair(t *testing.T, web, db *side, app netip.AddrPort, alpn ...string) (dial
 	set := upstream.NewSet(upstream.Config{})
 	t.Cleanup(set.Close)
 	set.Put(&upstream.Spec{
-		Name: "db", Policy: upstream.RoundRobin, ConnectTimeout: 5 * time.Second,
+		Name: "db", Balance: balance.Config{Policy: balance.RoundRobin}, ConnectTimeout: 5 * time.Second,
 		Breakers:     upstream.Breakers{MaxConnections: 10, MaxPending: 10, MaxRequests: 10, MaxRetries: 10},
 		Service:      upstream.ServiceFact{Host: "db.shop.svc.cluster.local", Name: "db", Namespace: "shop"},
 		PeerExchange: web.self.Telling(nil).Preamble(),

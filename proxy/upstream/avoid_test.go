@@ -5,6 +5,8 @@ package upstream
 
 import (
 	"testing"
+
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 // Which priorities a retry uses, and for how many of a hundred requests, by the
@@ -35,7 +37,7 @@ func TestRetriesAvoidPrioritiesTried(t *testing.T) {
 		for i, n := range tt.healthy {
 			places = append(places, Locality{Priority: uint32(i), Endpoints: eps(i, 10, n)})
 		}
-		c := cluster(t, &Spec{Policy: Random}, places...)
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: balance.Random}}, places...)
 		r := &Request{AvoidEvery: tt.every}
 		for _, p := range tt.tried {
 			r.Tried = append(r.Tried, c.members[10*p])
@@ -43,7 +45,7 @@ func TestRetriesAvoidPrioritiesTried(t *testing.T) {
 		var got [3]int
 		set := c.balance.Load()
 		for at := range uint64(100) {
-			h := set.pick(c.spec, r, at, 0)
+			h := set.pick(r, at, 0)
 			if h == nil {
 				t.Fatalf("%s: nobody", name)
 			}
@@ -52,7 +54,7 @@ func TestRetriesAvoidPrioritiesTried(t *testing.T) {
 		if got != tt.want {
 			t.Errorf("%s: %v, want %v", name, got, tt.want)
 		}
-		if n := testing.AllocsPerRun(100, func() { set.pick(c.spec, r, 7, 0) }); n != 0 {
+		if n := testing.AllocsPerRun(100, func() { set.pick(r, 7, 0) }); n != 0 {
 			t.Errorf("%s: %v allocations", name, n)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 func unlimited() Breakers {
@@ -63,18 +64,18 @@ func TestNobodyHealthy(t *testing.T) {
 	if h, f := calm.Pick(&Request{}); f == nil || f.Kind != fault.NoEndpoint {
 		t.Errorf("without panic: picked %v, fault %v; want NoEndpoint", h, f)
 	}
-	panics := cluster(t, &Spec{PanicThreshold: 50}, Locality{Endpoints: eps(0, 4, 0)})
+	panics := cluster(t, &Spec{Balance: balance.Config{PanicThreshold: 50}}, Locality{Endpoints: eps(0, 4, 0)})
 	if _, f := panics.Pick(&Request{}); f != nil {
 		t.Errorf("in panic: %v, want a host", f)
 	}
-	none := cluster(t, &Spec{PanicThreshold: 50})
+	none := cluster(t, &Spec{Balance: balance.Config{PanicThreshold: 50}})
 	if _, f := none.Pick(&Request{}); f == nil {
 		t.Error("no endpoints: want NoEndpoint")
 	}
 }
 
 func TestPanicUsesEveryHost(t *testing.T) {
-	c := cluster(t, &Spec{PanicThreshold: 50, Policy: RoundRobin}, Locality{Endpoints: eps(0, 10, 3)})
+	c := cluster(t, &Spec{Balance: balance.Config{PanicThreshold: 50, Policy: balance.RoundRobin}}, Locality{Endpoints: eps(0, 10, 3)})
 	if seen := spread(t, c, 1000); len(seen) != 10 {
 		t.Errorf("30%% healthy under a threshold of 50%%: %d hosts used, want all 10", len(seen))
 	}
@@ -94,10 +95,10 @@ func spread(t *testing.T, c *Cluster, n int) map[string]int {
 }
 
 func TestWeights(t *testing.T) {
-	for _, policy := range []Policy{RoundRobin, LeastRequest} {
+	for _, policy := range []balance.Policy{balance.RoundRobin, balance.LeastRequest} {
 		e := eps(0, 3, 3)
 		e[0].Weight, e[1].Weight, e[2].Weight = 1, 2, 7
-		c := cluster(t, &Spec{Policy: policy}, Locality{Endpoints: e})
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Endpoints: e})
 		const n = 20000
 		seen := spread(t, c, n)
 		for i, want := range []float64{.1, .2, .7} {
@@ -110,7 +111,7 @@ func TestWeights(t *testing.T) {
 }
 
 func TestRoundRobinIsEven(t *testing.T) {
-	c := cluster(t, &Spec{Policy: RoundRobin}, Locality{Endpoints: eps(0, 7, 7)})
+	c := cluster(t, &Spec{Balance: balance.Config{Policy: balance.RoundRobin}}, Locality{Endpoints: eps(0, 7, 7)})
 	for host, n := range spread(t, c, 700) {
 		if n != 100 {
 			t.Errorf("%s: %d picks, want 100", host, n)
@@ -119,7 +120,7 @@ func TestRoundRobinIsEven(t *testing.T) {
 }
 
 func TestLeastRequestAvoidsTheBusy(t *testing.T) {
-	c := cluster(t, &Spec{Policy: LeastRequest}, Locality{Endpoints: eps(0, 2, 2)})
+	c := cluster(t, &Spec{Balance: balance.Config{Policy: balance.LeastRequest}}, Locality{Endpoints: eps(0, 2, 2)})
 	c.members[0].stats.Active.Store(10)
 	seen := spread(t, c, 1000)
 	// Two draws with replacement meet the busy host twice in a quarter of the picks.
@@ -129,11 +130,11 @@ func TestLeastRequestAvoidsTheBusy(t *testing.T) {
 }
 
 func TestHashPoliciesAreStable(t *testing.T) {
-	for _, policy := range []Policy{RingHash, Maglev} {
+	for _, policy := range []balance.Policy{balance.RingHash, balance.Maglev} {
 		e := eps(0, 10, 10)
-		c := cluster(t, &Spec{Policy: policy}, Locality{Endpoints: e})
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Endpoints: e})
 		moved := 0
-		fewer := cluster(t, &Spec{Policy: policy}, Locality{Endpoints: e[:9]})
+		fewer := cluster(t, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Endpoints: e[:9]})
 		for range 2000 {
 			r := &Request{Hash: rand.Uint64(), HasHash: true}
 			a, _ := c.Pick(r)
@@ -152,8 +153,8 @@ func TestHashPoliciesAreStable(t *testing.T) {
 }
 
 func TestRetriesAvoidTriedHosts(t *testing.T) {
-	for _, policy := range []Policy{RoundRobin, LeastRequest, Random, RingHash, Maglev} {
-		c := cluster(t, &Spec{Policy: policy}, Locality{Endpoints: eps(0, 2, 2)})
+	for _, policy := range []balance.Policy{balance.RoundRobin, balance.LeastRequest, balance.Random, balance.RingHash, balance.Maglev} {
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Endpoints: eps(0, 2, 2)})
 		missed := 0
 		for range 300 {
 			r := &Request{Hash: rand.Uint64(), HasHash: true, MaxReselect: 5}
@@ -171,7 +172,7 @@ func TestRetriesAvoidTriedHosts(t *testing.T) {
 
 func TestLocalityWeights(t *testing.T) {
 	a, b := eps(0, 2, 2), eps(1, 2, 2)
-	c := cluster(t, &Spec{LocalityWeighted: true}, Locality{Zone: "a", Weight: 1, Endpoints: a}, Locality{Zone: "b", Weight: 3, Endpoints: b})
+	c := cluster(t, &Spec{Balance: balance.Config{LocalityWeighted: true}}, Locality{Zone: "a", Weight: 1, Endpoints: a}, Locality{Zone: "b", Weight: 3, Endpoints: b})
 	seen := spread(t, c, 4000)
 	if n := seen[a[0].Addr.String()] + seen[a[1].Addr.String()]; n < 900 || n > 1100 {
 		t.Errorf("locality of weight 1 of 4 got %d of 4000", n)
@@ -179,8 +180,8 @@ func TestLocalityWeights(t *testing.T) {
 }
 
 func TestPickDoesNotAllocate(t *testing.T) {
-	for _, policy := range []Policy{RoundRobin, LeastRequest, Random, RingHash, Maglev} {
-		c := cluster(t, &Spec{Policy: policy}, Locality{Endpoints: eps(0, 50, 50)})
+	for _, policy := range []balance.Policy{balance.RoundRobin, balance.LeastRequest, balance.Random, balance.RingHash, balance.Maglev} {
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Endpoints: eps(0, 50, 50)})
 		r := &Request{Hash: 42, HasHash: true}
 		if n := testing.AllocsPerRun(200, func() {
 			if c.Admit() == nil {
@@ -269,8 +270,8 @@ func TestAnUpdateKeepsHosts(t *testing.T) {
 	if len(after) != 2 || after[0] != before[1] || after[0].Endpoint().Weight != 9 {
 		t.Errorf("endpoints that stay must stay the same hosts: %v → %v", before, after)
 	}
-	s.Put(&Spec{Name: "c", Discovery: EDS, Hash: 2, Policy: Random, Breakers: unlimited()})
-	if again := ref.Load().members; again[0] != after[0] || ref.Load().spec.Policy != Random {
+	s.Put(&Spec{Name: "c", Discovery: EDS, Hash: 2, Breakers: unlimited(), Balance: balance.Config{Policy: balance.Random}})
+	if again := ref.Load().members; again[0] != after[0] || ref.Load().spec.Balance.Policy != balance.Random {
 		t.Error("a change of policy must keep hosts and their connections")
 	}
 	s.Remove("c")
@@ -282,7 +283,7 @@ func TestAnUpdateKeepsHosts(t *testing.T) {
 func TestOriginalDestination(t *testing.T) {
 	s := NewSet(Config{})
 	t.Cleanup(s.Close)
-	s.Put(&Spec{Name: "o", Discovery: OriginalDst, Policy: ClusterProvided, PortOverride: 15008, Breakers: unlimited()})
+	s.Put(&Spec{Name: "o", Discovery: OriginalDst, PortOverride: 15008, Breakers: unlimited(), Balance: balance.Config{Policy: balance.ClusterProvided}})
 	c := s.Ref("o").Load()
 	dst := netip.MustParseAddrPort("10.1.2.3:80")
 	a, f := c.Pick(&Request{OriginalDst: dst})
@@ -336,9 +337,9 @@ func TestBreakers(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for _, policy := range []Policy{RoundRobin, LeastRequest, RingHash} {
+	for _, policy := range []balance.Policy{balance.RoundRobin, balance.LeastRequest, balance.RingHash} {
 		b.Run(fmt.Sprint(policy), func(b *testing.B) {
-			c := cluster(b, &Spec{Policy: policy}, Locality{Endpoints: eps(0, 100, 100)})
+			c := cluster(b, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Endpoints: eps(0, 100, 100)})
 			b.ReportAllocs()
 			b.RunParallel(func(pb *testing.PB) {
 				r := &Request{Hash: 7, HasHash: true}

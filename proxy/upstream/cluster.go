@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 // A Cluster is a live cluster: one Spec with its hosts. A changed Spec makes a
@@ -65,7 +66,7 @@ func newCluster(spec *Spec, r *Ref, now func() time.Time) *Cluster {
 	if spec.Discovery == OriginalDst {
 		c.originals = make(map[netip.AddrPort]*Host)
 	}
-	c.balance.Store(&hostSet{})
+	c.balance.Store(buildHostSet(spec, nil, nil, now()))
 	return c
 }
 
@@ -144,7 +145,7 @@ func (c *Cluster) Pick(r *Request) (*Host, *fault.Fault) {
 	}
 	set := c.balance.Load()
 	for attempt := 0; ; attempt++ {
-		h := set.pick(c.spec, r, random, attempt)
+		h := set.pick(r, random, attempt)
 		if h == nil {
 			c.stats.NoneHealthy.Add(1)
 			return nil, c.noEndpoint
@@ -152,7 +153,7 @@ func (c *Cluster) Pick(r *Request) (*Host, *fault.Fault) {
 		if attempt >= r.MaxReselect || !slices.Contains(r.Tried, h) {
 			return h, nil
 		}
-		random = mix(random)
+		random = balance.Next(random)
 	}
 }
 
@@ -323,11 +324,8 @@ func sameTransport(a, b *Transport) bool {
 
 func (c *Cluster) rebuildLocked() {
 	set := buildHostSet(c.spec, c.assignment, c.members, c.now())
-	for i := range set.priorities {
-		if set.priorities[i].panic {
-			c.stats.Panic.Add(1)
-			break
-		}
+	if set.set.Panics() {
+		c.stats.Panic.Add(1)
 	}
 	c.balance.Store(set)
 }
@@ -337,7 +335,7 @@ func (c *Cluster) sweep(now time.Time) {
 	c.sweepEjections(now)
 	c.mu.Lock()
 	hosts := c.hostsLocked()
-	if s := c.spec.SlowStart; s != nil && slices.ContainsFunc(c.members, func(h *Host) bool {
+	if s := c.spec.Balance.SlowStart; s != nil && slices.ContainsFunc(c.members, func(h *Host) bool {
 		return now.Sub(h.created) < s.Window+2*sweepEvery
 	}) {
 		c.rebuildLocked()

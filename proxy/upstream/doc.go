@@ -8,14 +8,15 @@
 //	spec.go    what config hands over: immutable values
 //	set.go     Set: the live clusters; Ref: a name resolved once, for routes
 //	cluster.go Cluster: Pick an endpoint, Open a stream or Dial a connection
-//	balance.go the policies, pure over a host set; hash.go, schedule.go, avoid.go
+//	hosts.go   what balance/ is told of hosts, and asks for them
+//	balance/   chooses: priorities, places, policies; knows no host
 //	outlier.go ejection
 //	dns.go     clusters whose endpoints are names
 //	lease.go   Lease: a stream on a connection; what its errors mean
 //	pool.go    a host's connections: limits, waiting, draining, sweeping
 //	pool_http1.go, pool_http2.go, keepalive.go
 //	flight.go  a connection that is being opened for a pool; dial.go counts it
-//	dial/      opens one connection: TCP, PROXY header, TLS
+//	dial/      opens one connection: TCP, PROXY header, TLS, who we are
 //
 // The way of one attempt: Ref.Load, Cluster.Admit (circuit breaker),
 // Cluster.Pick, Cluster.Open, then the Stream, then Lease.Done with the outcome.

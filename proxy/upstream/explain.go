@@ -3,32 +3,30 @@
 
 package upstream
 
+import "github.com/meltemi/meltemi/proxy/upstream/balance"
+
 // A Choice is what Pick considers: explain and /clusters print it.
 type Choice struct {
-	Policy     Policy
+	Policy     balance.Policy
 	Priorities []PriorityChoice
 	Picked     *Host // by the same code as Pick, for the request given; nil: none
 }
 
 // A PriorityChoice is one priority's standing.
 type PriorityChoice struct {
-	Load, DegradedLoad       uint32 // percent of requests
-	Total, Healthy, Degraded int
-	Panic                    bool
-	Hosts                    []*Host
-	Ejected                  []*Host
+	balance.Standing
+	Hosts   []*Host // Members
+	Ejected []*Host
 }
 
 // Explain lists what a Pick for r would weigh, and one pick.
 func (c *Cluster) Explain(r *Request) Choice {
-	choice := Choice{Policy: c.spec.Policy}
+	choice := Choice{Policy: c.spec.Balance.Policy}
 	set := c.balance.Load()
-	for i := range set.priorities {
-		p := &set.priorities[i]
-		pc := PriorityChoice{
-			Load: p.load, DegradedLoad: p.degradedLoad, Panic: p.panic,
-			Total: p.total, Healthy: p.healthyCount, Degraded: p.degradedCount,
-			Hosts: append(append([]*Host(nil), p.healthy.hosts...), p.degraded.hosts...),
+	for _, p := range set.set.Standings() {
+		pc := PriorityChoice{Standing: p}
+		for _, id := range p.Members {
+			pc.Hosts = append(pc.Hosts, set.hosts[id])
 		}
 		choice.Priorities = append(choice.Priorities, pc)
 	}

@@ -56,29 +56,3 @@ func (h *Host) Stats() *HostStats { return &h.stats }
 
 // Ejected says whether outlier detection holds h out of balancing.
 func (h *Host) Ejected() bool { return h.outlier.ejected.Load() }
-
-func (h *Host) healthy() bool {
-	switch h.Endpoint().Health {
-	case Unknown, Healthy:
-		return !h.Ejected()
-	}
-	return false
-}
-
-func (h *Host) degraded() bool {
-	return h.Endpoint().Health == Degraded && !h.Ejected()
-}
-
-func (h *Host) weight() uint32 { return max(1, h.Endpoint().Weight) }
-
-// hashKey is what ring hash and maglev place h by.
-func (h *Host) hashKey(useHostname bool) string {
-	e := h.Endpoint()
-	if e.HashKey != "" {
-		return e.HashKey
-	}
-	if useHostname && e.Hostname != "" {
-		return e.Hostname
-	}
-	return h.text
-}

@@ -6,7 +6,8 @@ package upstream
 import (
 	"math/rand/v2"
 	"testing"
-	"time"
+
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 // mixed makes n endpoints of a priority: healthy ones first, then degraded ones.
@@ -40,7 +41,7 @@ func TestLoadFollowsEnvoysArithmetic(t *testing.T) {
 		for i, l := range tt.levels {
 			places = append(places, Locality{Priority: uint32(i), Endpoints: mixed(i, l.total, l.healthy, l.degraded)})
 		}
-		c := cluster(t, &Spec{PanicThreshold: tt.threshold}, places...)
+		c := cluster(t, &Spec{Balance: balance.Config{PanicThreshold: tt.threshold}}, places...)
 		for i, p := range c.Explain(&Request{}).Priorities {
 			if p.Load != tt.load[2*i] || p.DegradedLoad != tt.load[2*i+1] {
 				t.Errorf("%s: priority %d has %d+%d, want %d+%d", name, i, p.Load, p.DegradedLoad, tt.load[2*i], tt.load[2*i+1])
@@ -53,9 +54,9 @@ func TestLoadFollowsEnvoysArithmetic(t *testing.T) {
 }
 
 func TestHashKeepsItsHostThoughPlacesAreWeighted(t *testing.T) {
-	for _, policy := range []Policy{RingHash, Maglev} {
+	for _, policy := range []balance.Policy{balance.RingHash, balance.Maglev} {
 		near, far, none := eps(0, 3, 3), eps(1, 3, 3), eps(2, 3, 3)
-		c := cluster(t, &Spec{Policy: policy, LocalityWeighted: true},
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: policy, LocalityWeighted: true}},
 			Locality{Zone: "near", Weight: 3, Endpoints: near}, Locality{Zone: "far", Weight: 1, Endpoints: far}, Locality{Zone: "none", Endpoints: none})
 		places := map[byte]int{}
 		for range 4000 {
@@ -74,8 +75,8 @@ func TestHashKeepsItsHostThoughPlacesAreWeighted(t *testing.T) {
 }
 
 func TestHashOfTheRouteDoesNotBindOtherPolicies(t *testing.T) {
-	for _, policy := range []Policy{RoundRobin, LeastRequest, Random} {
-		c := cluster(t, &Spec{Policy: policy}, Locality{Priority: 0, Endpoints: eps(0, 10, 5)}, Locality{Priority: 1, Endpoints: eps(1, 10, 10)})
+	for _, policy := range []balance.Policy{balance.RoundRobin, balance.LeastRequest, balance.Random} {
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Priority: 0, Endpoints: eps(0, 10, 5)}, Locality{Priority: 1, Endpoints: eps(1, 10, 10)})
 		seen := map[byte]bool{}
 		for range 500 {
 			h, _ := c.Pick(&Request{Hash: 99, HasHash: true})
@@ -88,8 +89,8 @@ func TestHashOfTheRouteDoesNotBindOtherPolicies(t *testing.T) {
 }
 
 func TestHashPolicyWithoutHashUsesAll(t *testing.T) {
-	for _, policy := range []Policy{RingHash, Maglev} {
-		c := cluster(t, &Spec{Policy: policy}, Locality{Endpoints: eps(0, 5, 5)})
+	for _, policy := range []balance.Policy{balance.RingHash, balance.Maglev} {
+		c := cluster(t, &Spec{Balance: balance.Config{Policy: policy}}, Locality{Endpoints: eps(0, 5, 5)})
 		if seen := spread(t, c, 500); len(seen) != 5 {
 			t.Errorf("policy %d: %d of 5 hosts used", policy, len(seen))
 		}
@@ -99,7 +100,7 @@ func TestHashPolicyWithoutHashUsesAll(t *testing.T) {
 func TestLeastRequestWeighsWhatIsActive(t *testing.T) {
 	e := eps(0, 2, 2)
 	e[1].Weight = 9
-	c := cluster(t, &Spec{Policy: LeastRequest}, Locality{Endpoints: e})
+	c := cluster(t, &Spec{Balance: balance.Config{Policy: balance.LeastRequest}}, Locality{Endpoints: e})
 	c.members[0].stats.Active.Store(2)
 	c.members[1].stats.Active.Store(9) // busier, but of nine times the weight
 	seen := spread(t, c, 2000)
@@ -128,21 +129,5 @@ func TestOutlierCountsAnewAfterItsThreshold(t *testing.T) {
 	fail(1)
 	if !c.members[0].Ejected() {
 		t.Error("one of four hosts may be ejected")
-	}
-}
-
-func TestSlowStart(t *testing.T) {
-	now := time.Unix(1000, 0)
-	h := newHost(&Endpoint{}, &Transport{}, now)
-	s := &SlowStart{Window: 100 * time.Second}
-	for _, tt := range []struct {
-		after      time.Duration
-		aggression float64
-		want       float64
-	}{{0, 1, .1}, {5 * time.Second, 1, .1}, {50 * time.Second, 1, .5}, {25 * time.Second, 2, .5}, {100 * time.Second, 1, 1}, {time.Hour, 1, 1}} {
-		s.Aggression = tt.aggression
-		if got := slowStartFactor(s, h, now.Add(tt.after)); got < tt.want-1e-9 || got > tt.want+1e-9 {
-			t.Errorf("after %v with aggression %v: %v, want %v", tt.after, tt.aggression, got, tt.want)
-		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/fault"
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 // A Discovery is how a cluster finds its endpoints (Envoy Cluster.type).
@@ -33,19 +34,6 @@ const (
 	OnlyIPv4                 // V4_ONLY
 	OnlyIPv6                 // V6_ONLY
 	PreferIPv4               // V4_PREFERRED: IPv6 only where there is no IPv4
-)
-
-// A Policy chooses among healthy endpoints (Envoy Cluster.lb_policy).
-type Policy uint8
-
-// The policies.
-const (
-	RoundRobin Policy = iota
-	LeastRequest
-	Random
-	RingHash
-	Maglev
-	ClusterProvided // OriginalDst only
 )
 
 // A Protocol says which HTTP version to speak to endpoints.
@@ -95,14 +83,7 @@ type Spec struct {
 	BindSource   netip.Addr // upstream_bind_config.source_address, e.g. 127.0.0.6; invalid: none
 	PortOverride uint16     // original_dst_lb_config.upstream_port_override
 
-	Policy           Policy
-	ChoiceCount      uint32 // LeastRequest; default 2
-	RingMin, RingMax uint64 // RingHash; default 1024, 8 Mi
-	MaglevSize       uint64 // default 65537
-	SlowStart        *SlowStart
-	PanicThreshold   uint32 // percent; 0: never panic. Envoy default 50
-	LocalityWeighted bool
-
+	Balance  balance.Config
 	Breakers Breakers
 	Outlier  *Outlier
 
@@ -129,13 +110,6 @@ type Keepalive struct {
 	Probes   uint32
 	Time     time.Duration
 	Interval time.Duration
-}
-
-// SlowStart raises the weight of a new endpoint over a window.
-type SlowStart struct {
-	Window     time.Duration
-	Aggression float64 // default 1
-	MinPercent float64 // default 10
 }
 
 // Breakers are the thresholds of priority DEFAULT; Envoy's defaults are 1024, 1024, 1024, 3.

@@ -23,6 +23,7 @@ import (
 	"github.com/meltemi/meltemi/proxy/config/strict"
 	"github.com/meltemi/meltemi/proxy/peerexchange"
 	"github.com/meltemi/meltemi/proxy/upstream"
+	"github.com/meltemi/meltemi/proxy/upstream/balance"
 )
 
 // Envoy's defaults.
@@ -165,72 +166,72 @@ func discovery(c *Cluster, m *clusterv3.Cluster) error {
 }
 
 func balancing(c *Cluster, m *clusterv3.Cluster) error {
-	s := c.Spec
-	s.ChoiceCount, s.RingMin, s.RingMax, s.MaglevSize = defaultChoices, defaultRingMin, defaultRingMax, defaultMaglev
-	original := s.Discovery == upstream.OriginalDst
+	b := &c.Spec.Balance
+	b.ChoiceCount, b.RingMin, b.RingMax, b.MaglevSize = defaultChoices, defaultRingMin, defaultRingMax, defaultMaglev
+	original := c.Spec.Discovery == upstream.OriginalDst
 	if provided := m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED; provided != original {
 		return fmt.Errorf("lb_policy %s does not go with type %s", m.GetLbPolicy(), m.GetType())
 	}
 	switch m.GetLbPolicy() {
 	case clusterv3.Cluster_ROUND_ROBIN:
-		s.Policy = upstream.RoundRobin
-		return slowStart(s, m.GetRoundRobinLbConfig().GetSlowStartConfig())
+		b.Policy = balance.RoundRobin
+		return slowStart(b, m.GetRoundRobinLbConfig().GetSlowStartConfig())
 	case clusterv3.Cluster_LEAST_REQUEST:
-		s.Policy = upstream.LeastRequest
+		b.Policy = balance.LeastRequest
 		if n := m.GetLeastRequestLbConfig().GetChoiceCount(); n != nil {
-			s.ChoiceCount = n.GetValue()
+			b.ChoiceCount = n.GetValue()
 		}
-		return slowStart(s, m.GetLeastRequestLbConfig().GetSlowStartConfig())
+		return slowStart(b, m.GetLeastRequestLbConfig().GetSlowStartConfig())
 	case clusterv3.Cluster_RANDOM:
-		s.Policy = upstream.Random
+		b.Policy = balance.Random
 	case clusterv3.Cluster_RING_HASH:
-		s.Policy = upstream.RingHash
+		b.Policy = balance.RingHash
 		cfg := m.GetRingHashLbConfig()
 		if cfg.GetHashFunction() != clusterv3.Cluster_RingHashLbConfig_XX_HASH {
 			return fmt.Errorf("ring_hash_lb_config.hash_function %s is not supported", cfg.GetHashFunction())
 		}
-		s.RingMin, s.RingMax = u64(cfg.GetMinimumRingSize(), s.RingMin), u64(cfg.GetMaximumRingSize(), s.RingMax)
-		if s.RingMin > s.RingMax {
-			return fmt.Errorf("ring_hash_lb_config: minimum_ring_size %d is above the maximum %d", s.RingMin, s.RingMax)
+		b.RingMin, b.RingMax = u64(cfg.GetMinimumRingSize(), b.RingMin), u64(cfg.GetMaximumRingSize(), b.RingMax)
+		if b.RingMin > b.RingMax {
+			return fmt.Errorf("ring_hash_lb_config: minimum_ring_size %d is above the maximum %d", b.RingMin, b.RingMax)
 		}
 	case clusterv3.Cluster_MAGLEV:
-		s.Policy = upstream.Maglev
-		s.MaglevSize = u64(m.GetMaglevLbConfig().GetTableSize(), s.MaglevSize)
-		if s.MaglevSize > maxMaglev || !prime(s.MaglevSize) {
-			return fmt.Errorf("maglev_lb_config.table_size %d is no prime up to %d", s.MaglevSize, maxMaglev)
+		b.Policy = balance.Maglev
+		b.MaglevSize = u64(m.GetMaglevLbConfig().GetTableSize(), b.MaglevSize)
+		if b.MaglevSize > maxMaglev || !prime(b.MaglevSize) {
+			return fmt.Errorf("maglev_lb_config.table_size %d is no prime up to %d", b.MaglevSize, maxMaglev)
 		}
 	case clusterv3.Cluster_CLUSTER_PROVIDED:
-		s.Policy = upstream.ClusterProvided
+		b.Policy = balance.ClusterProvided
 	default:
 		return fmt.Errorf("lb_policy %s is not supported", m.GetLbPolicy())
 	}
 	return nil
 }
 
-func slowStart(s *upstream.Spec, m *clusterv3.Cluster_SlowStartConfig) error {
+func slowStart(b *balance.Config, m *clusterv3.Cluster_SlowStartConfig) error {
 	if m.GetSlowStartWindow().AsDuration() <= 0 {
 		return nil
 	}
-	s.SlowStart = &upstream.SlowStart{Window: m.GetSlowStartWindow().AsDuration(), Aggression: 1, MinPercent: 10}
+	b.SlowStart = &balance.SlowStart{Window: m.GetSlowStartWindow().AsDuration(), Aggression: 1, MinPercent: 10}
 	if a := m.GetAggression(); a != nil {
-		if s.SlowStart.Aggression = a.GetDefaultValue(); s.SlowStart.Aggression <= 0 {
-			return fmt.Errorf("slow_start_config.aggression %v is not positive", s.SlowStart.Aggression)
+		if b.SlowStart.Aggression = a.GetDefaultValue(); b.SlowStart.Aggression <= 0 {
+			return fmt.Errorf("slow_start_config.aggression %v is not positive", b.SlowStart.Aggression)
 		}
 	}
 	if p := m.GetMinWeightPercent(); p != nil {
-		s.SlowStart.MinPercent = p.GetValue()
+		b.SlowStart.MinPercent = p.GetValue()
 	}
 	return nil
 }
 
 func commonLB(c *Cluster, m *clusterv3.Cluster) error {
-	s := c.Spec
-	s.PanicThreshold = defaultPanic
+	b := &c.Spec.Balance
+	b.PanicThreshold = defaultPanic
 	cfg := m.GetCommonLbConfig()
 	if p := cfg.GetHealthyPanicThreshold(); p != nil {
-		s.PanicThreshold = uint32(math.Round(p.GetValue()))
+		b.PanicThreshold = uint32(math.Round(p.GetValue()))
 	}
-	s.LocalityWeighted = cfg.GetLocalityWeightedLbConfig() != nil
+	b.LocalityWeighted = cfg.GetLocalityWeightedLbConfig() != nil
 	return nil
 }
 

@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package upstream
+package balance
 
 import (
 	"math"
@@ -80,12 +80,12 @@ func gcd(a, b uint64) uint64 {
 	return a
 }
 
-// slowStartFactor is Envoy's: max(min_weight, (elapsed/window)^(1/aggression)).
-func slowStartFactor(s *SlowStart, h *Host, now time.Time) float64 {
+// factor is Envoy's: max(min_weight, (elapsed/window)^(1/aggression)).
+func (s *SlowStart) factor(since, now time.Time) float64 {
 	if s == nil || s.Window <= 0 {
 		return 1
 	}
-	elapsed := now.Sub(h.created)
+	elapsed := now.Sub(since)
 	if elapsed >= s.Window {
 		return 1
 	}

@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package upstream
+package balance
 
 import (
 	"math"
@@ -19,49 +19,49 @@ const (
 	maxMaglev      = 5000011
 )
 
-// A ring is Envoy's ketama ring: each host has entries in proportion to its
+// A ring is Envoy's ketama ring: each member has entries in proportion to its
 // weight, hashed from "key_i"; a request goes to the first entry at or after its hash.
 type ring struct {
 	hashes []uint64
-	hosts  []*Host
+	ids    []int32
 }
 
-func newRing(hosts []*Host, shares []float64, minSize, maxSize uint64) *ring {
+func newRing(members []Member, shares []float64, minSize, maxSize uint64) *ring {
 	if minSize == 0 {
 		minSize = defaultRingMin
 	}
 	if maxSize == 0 {
 		maxSize = defaultRingMax
 	}
-	weights, lowest := normalised(hosts, shares)
+	weights, lowest := normalised(members, shares)
 	scale := math.Min(math.Ceil(lowest*float64(minSize))/lowest, float64(maxSize))
 	size := int(math.Ceil(scale))
 	type entry struct {
 		hash uint64
-		host *Host
+		id   int32
 	}
 	entries := make([]entry, 0, size)
 	var current, target float64
 	var key []byte
-	for i, h := range hosts {
-		key = append(append(key[:0], h.hashKey(false)...), '_')
+	for i, h := range members {
+		key = append(append(key[:0], h.Key...), '_')
 		prefix := len(key)
 		target += scale * weights[i]
 		for n := uint64(0); current < target; n++ {
 			key = strconv.AppendUint(key[:prefix], n, 10)
-			entries = append(entries, entry{xxhash.Sum64(key), h})
+			entries = append(entries, entry{xxhash.Sum64(key), int32(h.ID)})
 			current++
 		}
 	}
 	sort.Slice(entries, func(i, j int) bool { return entries[i].hash < entries[j].hash })
-	r := &ring{hashes: make([]uint64, len(entries)), hosts: make([]*Host, len(entries))}
+	r := &ring{hashes: make([]uint64, len(entries)), ids: make([]int32, len(entries))}
 	for i, e := range entries {
-		r.hashes[i], r.hosts[i] = e.hash, e.host
+		r.hashes[i], r.ids[i] = e.hash, e.id
 	}
 	return r
 }
 
-func (r *ring) pick(hash uint64, attempt int) *Host {
+func (r *ring) pick(hash uint64, attempt int) int {
 	lo, hi := 0, len(r.hashes)
 	for lo < hi {
 		mid := int(uint(lo+hi) >> 1)
@@ -71,15 +71,15 @@ func (r *ring) pick(hash uint64, attempt int) *Host {
 			hi = mid
 		}
 	}
-	return r.hosts[(lo+attempt)%len(r.hosts)]
+	return int(r.ids[(lo+attempt)%len(r.ids)])
 }
 
-// normalised returns each host's part of the whole, and the lowest that is not 0.
-func normalised(hosts []*Host, shares []float64) (weights []float64, lowest float64) {
-	weights = make([]float64, len(hosts))
+// normalised returns each member's part of the whole, and the lowest that is not 0.
+func normalised(members []Member, shares []float64) (weights []float64, lowest float64) {
+	weights = make([]float64, len(members))
 	var sum float64
-	for i, h := range hosts {
-		if weights[i] = float64(h.weight()); shares != nil {
+	for i, h := range members {
+		if weights[i] = float64(h.Weight); shares != nil {
 			weights[i] = shares[i]
 		}
 		sum += weights[i]
@@ -94,35 +94,40 @@ func normalised(hosts []*Host, shares []float64) (weights []float64, lowest floa
 }
 
 // A maglevTable is Maglev's lookup table with Envoy's weights.
-type maglevTable struct{ table []*Host }
+type maglevTable struct{ table []int32 }
 
-func newMaglev(hosts []*Host, shares []float64, size uint64) *maglevTable {
+func newMaglev(members []Member, shares []float64, size uint64) *maglevTable {
 	if size == 0 || size > maxMaglev {
 		size = defaultMaglev
 	}
 	type build struct {
-		host               *Host
+		key                string
+		id                 int32
 		offset, skip, next uint64
 		weight, target     float64
 	}
-	builds := make([]build, 0, len(hosts))
-	weights, _ := normalised(hosts, shares)
+	builds := make([]build, 0, len(members))
+	weights, _ := normalised(members, shares)
 	var heaviest float64
-	for i, h := range hosts {
+	for i, h := range members {
 		if weights[i] == 0 {
 			continue
 		}
-		key := h.hashKey(false)
+		key := h.Key
 		builds = append(builds, build{
-			host:   h,
+			key:    key,
+			id:     int32(h.ID),
 			offset: xxhash.Sum64String(key) % size,
 			skip:   seeded(key)%(size-1) + 1,
 			weight: weights[i],
 		})
 		heaviest = math.Max(heaviest, weights[i])
 	}
-	sort.Slice(builds, func(i, j int) bool { return builds[i].host.hashKey(false) < builds[j].host.hashKey(false) })
-	table := make([]*Host, size)
+	sort.Slice(builds, func(i, j int) bool { return builds[i].key < builds[j].key })
+	table := make([]int32, size)
+	for i := range table {
+		table[i] = None
+	}
 	for filled, iteration := uint64(0), 1; filled < size; iteration++ {
 		for i := range builds {
 			b := &builds[i]
@@ -131,11 +136,11 @@ func newMaglev(hosts []*Host, shares []float64, size uint64) *maglevTable {
 			}
 			b.target += heaviest
 			at := (b.offset + b.skip*b.next) % size
-			for table[at] != nil {
+			for table[at] != None {
 				b.next++
 				at = (b.offset + b.skip*b.next) % size
 			}
-			table[at] = b.host
+			table[at] = b.id
 			b.next++
 			if filled++; filled == size {
 				break
@@ -145,11 +150,11 @@ func newMaglev(hosts []*Host, shares []float64, size uint64) *maglevTable {
 	return &maglevTable{table}
 }
 
-func (m *maglevTable) pick(hash uint64, attempt int) *Host {
+func (m *maglevTable) pick(hash uint64, attempt int) int {
 	if attempt > 0 {
 		hash ^= ^uint64(0) - uint64(attempt) + 1
 	}
-	return m.table[hash%uint64(len(m.table))]
+	return int(m.table[hash%uint64(len(m.table))])
 }
 
 // seeded is XXH64 of s with seed 1.

@@ -1,7 +1,7 @@
 // Copyright The Meltemi Authors
 // SPDX-License-Identifier: Apache-2.0
 
-package upstream
+package balance
 
 // levels is a set of priorities, as far as Envoy has them (0 to 127).
 type levels [2]uint64
@@ -13,16 +13,16 @@ func (s *levels) has(p int) bool { return s[p>>6&1]>>(p&63)&1 != 0 }
 // avoided returns the priorities that a retry leaves out (Envoy's
 // previous_priorities): at every AvoidEvery-th attempt those tried by then are
 // added; once nobody healthy is left elsewhere, it begins anew.
-func (hs *hostSet) avoided(r *Request) (out levels) {
+func (s *Set) avoided(q *Query) (out levels) {
 	since := 0
-	for n := 1; n <= len(r.Tried); n++ {
-		if (n-since)%r.AvoidEvery != 0 {
+	for n := 1; n <= len(q.Tried); n++ {
+		if (n-since)%q.AvoidEvery != 0 {
 			continue
 		}
-		for _, h := range r.Tried[since:n] {
-			out.add(h.priority.Load())
+		for _, h := range q.Tried[since:n] {
+			out.add(h)
 		}
-		if hs.healthWithout(&out) == 0 {
+		if s.healthWithout(&out) == 0 {
 			out, since = levels{}, n
 		}
 	}
@@ -31,30 +31,30 @@ func (hs *hostSet) avoided(r *Request) (out levels) {
 
 // healthWithout returns the health of all priorities but those in out, which
 // may be more than 100 percent.
-func (hs *hostSet) healthWithout(out *levels) (sum uint32) {
-	for i := range hs.priorities {
+func (s *Set) healthWithout(out *levels) (sum uint32) {
+	for i := range s.priorities {
 		if !out.has(i) {
-			sum += hs.priorities[i].health
+			sum += s.priorities[i].health
 		}
 	}
 	return sum
 }
 
-// untried chooses among the priorities that r does not avoid, by their health
+// untried chooses among the priorities that q does not avoid, by their health
 // alone; false if there is nothing to avoid.
-func (hs *hostSet) untried(r *Request, random uint64) (*group, bool) {
-	if r.AvoidEvery <= 0 || len(r.Tried) < r.AvoidEvery {
+func (s *Set) untried(q *Query, random uint64) (*group, bool) {
+	if q.AvoidEvery <= 0 || len(q.Tried) < q.AvoidEvery {
 		return nil, false
 	}
-	out := hs.avoided(r)
+	out := s.avoided(q)
 	if out == (levels{}) {
 		return nil, false
 	}
-	total := min(100, hs.healthWithout(&out))
+	total := min(100, s.healthWithout(&out))
 	var first *priority
 	left := uint32(100)
-	for i := range hs.priorities { // what rounding leaves over is the first one's
-		if p := &hs.priorities[i]; !out.has(i) && p.health > 0 {
+	for i := range s.priorities { // what rounding leaves over is the first one's
+		if p := &s.priorities[i]; !out.has(i) && p.health > 0 {
 			if first == nil {
 				first = p
 			}
@@ -62,8 +62,8 @@ func (hs *hostSet) untried(r *Request, random uint64) (*group, bool) {
 		}
 	}
 	at, sum, rest := uint32(random%100)+1, left, 100-left
-	for i := range hs.priorities {
-		p := &hs.priorities[i]
+	for i := range s.priorities {
+		p := &s.priorities[i]
 		if out.has(i) || p.health == 0 {
 			continue
 		}
