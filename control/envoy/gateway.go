@@ -177,13 +177,19 @@ func serverNames(srv *intent.Server) []mesh.Hostname {
 func (k *keeper) terminate(set *filter.Chains, d *door, srv *intent.Server) {
 	http := srv.Protocol.IsHTTP() || srv.Protocol == mesh.HTTPS
 	settings := k.b.Settings(k.c)
+	exchange := k.client.Traits.PeerExchange && !http && srv.TLS.Mode == intent.ServerMesh
 	filters := func() []*listenerv3.Filter { return []*listenerv3.Filter{k.manager(d, d.secureTable(srv))} }
 	if !http {
 		w := k.tcpRoute(srv)
 		if w == nil {
 			return
 		}
-		filters = func() []*listenerv3.Filter { return k.listen.bytes(k.target(srv), w.Forward, k.network...) }
+		var before []*listenerv3.Filter
+		if exchange {
+			before = append(before, filter.Exchange())
+		}
+		before = append(before, k.network...)
+		filters = func() []*listenerv3.Filter { return k.listen.bytes(k.target(srv), w.Forward, before...) }
 	}
 	had := len(set.List)
 	rest := set.Rest
@@ -199,7 +205,7 @@ func (k *keeper) terminate(set *filter.Chains, d *door, srv *intent.Server) {
 	}
 	ch.TransportSocketConnectTimeout = handshakeTime
 	if srv.TLS.Mode == intent.ServerMesh {
-		ch.TransportSocket = transport.Server(trusted(settings), http, k.client.Traits.PeerExchange && !http)
+		ch.TransportSocket = transport.Server(trusted(settings), http, exchange)
 		return
 	}
 	ch.TransportSocket = transport.ForGateway(srv.TLS, http)

@@ -4,6 +4,7 @@
 package envoy_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -234,6 +235,10 @@ func (w *world) sound(t testing.TB, c *derive.Context, client sight.Client) {
 		}
 		have[m.Name] = true
 		v.visit("cluster "+r.Name, m)
+		soundExchange(t, "cluster "+r.Name, len(m.Filters) > 0, m.TransportSocket)
+		for _, s := range m.TransportSocketMatches {
+			soundExchange(t, "cluster "+r.Name, len(m.Filters) > 0, s.TransportSocket)
+		}
 	}
 	for _, r := range w.all(c, envoy.TypeListener, client) {
 		m := unpack(t, r).(*listenerv3.Listener)
@@ -241,6 +246,10 @@ func (w *world) sound(t testing.TB, c *derive.Context, client sight.Client) {
 			t.Errorf("listener %s is sent as %s", m.Name, r.Name)
 		}
 		v.visit("listener "+r.Name, m)
+		for _, ch := range m.FilterChains {
+			speaks := slices.ContainsFunc(ch.Filters, func(f *listenerv3.Filter) bool { return f.Name == "istio.metadata_exchange" })
+			soundExchange(t, "listener "+r.Name+", chain "+ch.Name, speaks, ch.TransportSocket)
+		}
 	}
 	for name := range v.tables {
 		r := w.get(c, envoy.TypeRoute, client, name)
@@ -258,6 +267,15 @@ func (w *world) sound(t testing.TB, c *derive.Context, client sight.Client) {
 		if !have[name] {
 			t.Logf("%s: cluster %s is named, and not there", client.Workload, name)
 		}
+	}
+}
+
+// soundExchange fails if a transport agrees on istio-peer-exchange where nobody speaks it: then a peer's preamble becomes
+// the application's first bytes.
+func soundExchange(t testing.TB, where string, speaks bool, s *corev3.TransportSocket) {
+	t.Helper()
+	if b, err := proto.Marshal(s); err != nil || bytes.Contains(b, []byte("istio-peer-exchange")) && !speaks {
+		t.Errorf("%s agrees on istio-peer-exchange without its filter (%v)", where, err)
 	}
 }
 
