@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +26,8 @@ var copyBuffers = sync.Pool{New: func() any { return new([copyBuffer]byte) }}
 // ErrIdle ends a relay over which nothing moved for its idle time.
 var ErrIdle = errors.New("idle timeout")
 
+var errDefect = errors.New("relay: a panic in a connection's method")
+
 // Relay copies bytes both ways between a and b until both directions have ended, then closes both.
 // The end of one direction is passed on as a half-close and the other goes on. A failure in one direction
 // ends both; a reset on one side becomes a reset on the other. After idle without a byte either way,
@@ -32,7 +35,8 @@ var ErrIdle = errors.New("idle timeout")
 //
 // Between TCP connections on Linux bytes stay in the kernel (splice), and a direction that
 // has nothing to carry holds neither buffer nor pipe. Peeked connections give back what they hold first.
-// What passes is added to moved, which may be looked at meanwhile; it is right whatever err says.
+// What passes is added to moved, which may be looked at meanwhile; it is right whatever err says. A panic in
+// either direction, which a Read of a connection's own may be, closes both and is passed on to the caller.
 func Relay(a, b net.Conn, idle time.Duration, moved *Counts) error {
 	s := &session{a: a, b: b, idle: idle}
 	if idle > 0 {
@@ -48,7 +52,11 @@ func Relay(a, b net.Conn, idle time.Duration, moved *Counts) error {
 	}()
 	s.run(b, a, &moved.AToB)
 	<-back
-	return s.end()
+	err := s.end()
+	if d := s.defect.Load(); d != nil {
+		panic(*d)
+	}
+	return err
 }
 
 // Counts are the bytes that a relay has carried.
@@ -65,6 +73,8 @@ type session struct {
 	idle  time.Duration
 	moved atomic.Int64 // when a byte last moved, by now()
 
+	defect atomic.Pointer[string] // a panic, with its stack
+
 	mu    sync.Mutex
 	watch *time.Timer
 	err   error // the first failure
@@ -73,6 +83,13 @@ type session struct {
 
 // run carries one direction to its end and passes the end on.
 func (s *session) run(dst, src net.Conn, n *atomic.Int64) {
+	defer func() {
+		if p := recover(); p != nil {
+			text := fmt.Sprintf("%v\n%s", p, debug.Stack())
+			s.defect.Store(&text)
+			s.fail(errDefect)
+		}
+	}()
 	err := s.carry(dst, src, n)
 	if err == nil {
 		err = closeWrite(dst)

@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -164,6 +165,38 @@ func TestRelayCountsAsItGoes(t *testing.T) {
 		})
 	}
 }
+
+// A panic in either direction is the caller's, and leaves nothing open.
+func TestRelayPassesPanicsOn(t *testing.T) {
+	for name, rig := range rigs(t) {
+		for _, first := range []bool{true, false} {
+			client, a, b, server := rig()
+			ends := [2]net.Conn{a, b}
+			i := 0
+			if !first {
+				i = 1
+			}
+			ends[i] = broken{ends[i]}
+			func() {
+				defer func() {
+					if p := recover(); !strings.Contains(fmt.Sprint(p), "no such luck") || !strings.Contains(fmt.Sprint(p), "relay_test.go") {
+						t.Errorf("%s: %v", name, p)
+					}
+				}()
+				_ = Relay(ends[0], ends[1], time.Minute, new(Counts))
+			}()
+			for _, c := range []net.Conn{client, server} {
+				if _, err := c.Read(make([]byte, 1)); err == nil {
+					t.Errorf("%s: a connection is left open", name)
+				}
+			}
+		}
+	}
+}
+
+type broken struct{ net.Conn }
+
+func (broken) Read([]byte) (int, error) { panic("no such luck") }
 
 func TestRelayIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
