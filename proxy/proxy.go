@@ -156,10 +156,9 @@ func New(cfg Config) (*Proxy, error) {
 	formats := accesslog.Options{Hostname: cfg.Node.Name}
 	self := cfg.Node.peer()
 	var err error
-	peers := &filter.Peers{}
 	p.store, err = config.NewStore(config.Config{
 		Clusters: p.clusters, Identity: p.ownIdentity(), Registry: p.registry,
-		Metrics: stock.NewMetrics(self, cfg.Version, p.registry), Self: self, Peers: peers, Formats: formats,
+		Metrics: stock.NewMetrics(self, cfg.Version, p.registry), Self: self, Formats: formats,
 		OnSnapshot: p.onSnapshot, OnWanted: p.onWanted, Node: cfg.Node.dump(),
 	})
 	if err != nil {
@@ -170,7 +169,7 @@ func New(cfg Config) (*Proxy, error) {
 	http.Node = l7.Node{ID: cfg.Node.id(), Cluster: cfg.Node.cluster()}
 	http.DialCluster = p.dialCluster
 	p.l7 = l7.New(http)
-	p.l4 = l4.New(newConnLog(p.files, formats, p.log), peers)
+	p.l4 = l4.New(newConnLog(p.files, formats, p.log), &filter.Peers{})
 	p.manager = listen.New(listen.Config{
 		Serve: p.serve, Unmatched: p.unmatched, Log: cfg.Logs.Logger("listen"), DrainTime: cfg.Drain, MaxConns: cfg.MaxConns,
 	})

@@ -254,7 +254,7 @@ func describeChain(c *FilterChain) string {
 	for _, n := range c.Network {
 		add(n.RBAC != nil, "rbac")
 		if n.Stats != nil {
-			add(true, "stats every %v", n.Stats.Every())
+			add(true, "stats every %v", n.Stats.Interval())
 		}
 		add(n.PeerExchange != nil, "peer exchange")
 	}

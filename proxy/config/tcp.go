@@ -58,8 +58,12 @@ func (t *TCP) For(cluster *upstream.Ref) *TCP {
 	return &c
 }
 
-// PeerExchange is what the chain says of us by istio-peer-exchange; nil: it does not speak it.
+// PeerExchange is what the chain says of us by istio-peer-exchange; nil: it does not speak it. Peers that
+// speak HTTP tell of themselves in headers.
 func (c *FilterChain) PeerExchange() []byte {
+	if c.HTTP != nil {
+		return nil
+	}
 	for i := range c.Network {
 		if p := c.Network[i].PeerExchange; p != nil {
 			return p

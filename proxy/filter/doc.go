@@ -16,7 +16,7 @@
 //
 //	Admit    OnRequest of each filter in order, until one faults or answers; then the Permit
 //	Respond  OnResponse of every filter in reverse order, also for an answer of our own
-//	Report   OnReport of every Reporter in reverse order, now and then while a gRPC call goes on
+//	Meters   of every MessageCounter, once, for a gRPC call
 //	End      OnEnd of every filter in reverse order, always and exactly once
 //
 // A filter keeps no reference to the Exchange, nor to a string in it, past OnEnd.

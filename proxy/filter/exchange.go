@@ -37,8 +37,6 @@ type Exchange struct {
 	GRPCStatus int
 	// CountMessages is set by a filter that wants those of a gRPC call to be counted.
 	CountMessages bool
-	// Messages are those since OnReport was called last, if they are counted.
-	Messages Messages
 	// Random is drawn once per exchange: weights, percentages, balancing.
 	Random uint64
 
@@ -106,9 +104,6 @@ type Upstream struct {
 	// Received and Sent count bytes as they are on the wire, heads included.
 	Received, Sent uint64
 }
-
-// Messages of a gRPC call that have begun to pass.
-type Messages struct{ Request, Response uint64 }
 
 // Local is an answer of our own.
 type Local struct {

@@ -6,7 +6,6 @@ package filter
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/meltemi/meltemi/proxy/fault"
 )
@@ -30,14 +29,17 @@ type Guard interface {
 	Guards()
 }
 
-// A Reporter is a filter that is told of a gRPC call while it goes on, too.
-type Reporter interface {
+// A MessageCounter is a filter that counts the messages of gRPC calls as they pass.
+type MessageCounter interface {
 	Filter
-	// OnReport sees Exchange.Messages, which are those since it was called last. It is
-	// called in the exchange's goroutine, last before OnEnd. It may not block.
-	OnReport(*Exchange)
-	// Every is how often it wants to be; 0: only before OnEnd.
-	Every() time.Duration
+	// Messages returns where those of x count; nil: nowhere. It is called when the response's head is there, or
+	// else before OnEnd. What it returns is used by several goroutines, and after OnEnd no more.
+	Messages(*Exchange) MessageMeter
+}
+
+// A MessageMeter counts messages that have begun to pass. shard spreads those who count at once.
+type MessageMeter interface {
+	Count(shard, request, response uint64)
 }
 
 // Pass does nothing; filters embed it for the methods they do not need.
@@ -76,7 +78,6 @@ type Chain struct {
 	access  Access
 	entries []Entry
 	guards  []bool
-	every   time.Duration // between reports; 0: only at the end
 }
 
 // NewChain builds a chain. Access must agree with the entries: it is stated by
@@ -92,9 +93,6 @@ func NewChain(access Access, entries ...Entry) (*Chain, error) {
 		if _, ok := e.Filter.(Guard); ok {
 			c.guards[i] = true
 			guards++
-		}
-		if r, ok := e.Filter.(Reporter); ok && r.Every() > 0 && (c.every == 0 || r.Every() < c.every) {
-			c.every = r.Every()
 		}
 	}
 	switch {
@@ -175,18 +173,18 @@ func (c *Chain) Respond(x *Exchange) {
 	}
 }
 
-// Every is how often to Report a call that goes on; 0: only before End.
-func (c *Chain) Every() time.Duration { return c.every }
-
-// Report runs OnReport of the filters that have one, innermost first.
-func (c *Chain) Report(x *Exchange) {
+// Meters appends those of the filters that count messages.
+func (c *Chain) Meters(x *Exchange, to []MessageMeter) []MessageMeter {
 	x.chain = c
-	for i := len(c.entries) - 1; i >= 0; i-- {
-		if r, ok := c.entries[i].Filter.(Reporter); ok && !c.off(x, &c.entries[i]) {
+	for i := range c.entries {
+		if f, ok := c.entries[i].Filter.(MessageCounter); ok && !c.off(x, &c.entries[i]) {
 			x.slot = i
-			r.OnReport(x)
+			if m := f.Messages(x); m != nil {
+				to = append(to, m)
+			}
 		}
 	}
+	return to
 }
 
 // End runs OnEnd of all filters, innermost first.

@@ -199,12 +199,14 @@ func (c *Peers) Told(preamble []byte) *Peer {
 		return nil
 	}
 	p := PeerOf(id, metadata)
-	c.Put(raw, raw, p)
+	c.put(raw, raw, p)
 	return p
 }
 
 // Put remembers p. Both strings are copied.
-func (c *Peers) Put(id, raw string, p *Peer) {
+func (c *Peers) Put(id, raw string, p *Peer) { c.put(strings.Clone(id), strings.Clone(raw), p) }
+
+func (c *Peers) put(id, raw string, p *Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	next := map[string]remembered{}
@@ -220,6 +222,6 @@ func (c *Peers) Put(id, raw string, p *Peer) {
 			}
 		}
 	}
-	next[strings.Clone(id)] = remembered{strings.Clone(raw), p}
+	next[id] = remembered{raw, p}
 	c.known.Store(&next)
 }

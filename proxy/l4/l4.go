@@ -69,11 +69,11 @@ func (r *Relay) Serve(conn net.Conn, facts *filter.Conn, chain *config.FilterCha
 		s.fail(f)
 		return
 	}
+	defer s.cluster.Hangup(s.host, nil)
 	r.observer.Opened(&s.Exchange, chain)
 	if f := s.introduce(up, r.peers); f != nil {
-		s.fail(f)
 		_ = up.Close()
-		s.cluster.Hangup(s.host, nil)
+		s.fail(f)
 		return
 	}
 	s.relay(up)
@@ -208,18 +208,18 @@ func (s *session) introduce(up net.Conn, peers *filter.Peers) *fault.Fault {
 		}
 		s.client = down
 	}
-	told, _ := up.(*peerexchange.Conn)
-	awaited := 0
-	for _, end := range [...]struct {
-		conn *peerexchange.Conn
-		to   **filter.Peer
-	}{{down, &s.DownstreamPeer}, {told, &s.UpstreamPeer}} {
-		if end.conn != nil {
-			awaited++
-			end.conn.Heard(func(preamble []byte) { s.meter.heard(end.to, peers.Told(preamble)) })
-		}
+	if down != nil {
+		down.Heard(func(preamble []byte) { s.meter.heard(&s.DownstreamPeer, peers.Told(preamble)) })
 	}
-	s.meter.begin(awaited)
+	told, _ := up.(*peerexchange.Conn)
+	if told != nil {
+		told.Heard(func(preamble []byte) { s.meter.heard(&s.UpstreamPeer, peers.Told(preamble)) })
+	}
+	if s.Conn.Direction == filter.Inbound { // whoever counts names the other end
+		s.meter.begin(&s.DownstreamPeer, down != nil)
+	} else {
+		s.meter.begin(&s.UpstreamPeer, told != nil)
+	}
 	return nil
 }
 
@@ -233,9 +233,16 @@ func (s *session) relay(up net.Conn) {
 	err := netio.Relay(s.client, up, s.tcp.IdleTimeout, &s.meter.moved)
 	s.cluster.Stats().BytesOut.Add(s.meter.moved.AToB.Load())
 	s.cluster.Stats().BytesIn.Add(s.meter.moved.BToA.Load())
-	s.cluster.Hangup(s.host, nil)
+	var long *peerexchange.SizeError
 	switch {
 	case err == nil:
+	case errors.As(err, &long):
+		f := &fault.Fault{Side: fault.Upstream, Kind: fault.UpstreamProtocol, Object: "cluster " + s.Target.Cluster + ", endpoint " + s.host.String(),
+			Details: "peer_metadata_too_long", Hint: "is the other end a proxy of the mesh, with metadata of usual size?", Err: err}
+		if long.Conn == s.client {
+			f.Side, f.Kind, f.Object = fault.Client, fault.TooLarge, "client "+s.Conn.Remote.String()
+		}
+		s.fail(f)
 	case errors.Is(err, netio.ErrIdle):
 		s.Details = "idle_timeout"
 	case s.tcp.MaxDuration > 0 && time.Since(s.Start) >= s.tcp.MaxDuration:

@@ -22,8 +22,9 @@ type meter struct {
 	of    []metered
 	every time.Duration // 0: at the end only
 
-	mu      sync.Mutex // from Begin on what is below, and what is told of peers in x
-	awaited int        // ends that have yet to say who they are
+	mu      sync.Mutex    // from Begin on what is below, and what is told of peers in x
+	other   **filter.Peer // of x: the end that labels name
+	awaited bool          // it has yet to say who it is
 	opened  bool
 	over    bool
 	timer   *time.Timer
@@ -44,22 +45,19 @@ func (m *meter) init(x *filter.Exchange, chain *config.FilterChain) {
 			continue
 		}
 		m.of = append(m.of, metered{stats: f.Stats})
-		if d := f.Stats.Every(); d > 0 && (m.every == 0 || d < m.every) {
+		if d := f.Stats.Interval(); d > 0 && (m.every == 0 || d < m.every) {
 			m.every = d
 		}
 	}
 }
 
-// begin counts from now on; awaited ends will say who they are, by heard.
-func (m *meter) begin(awaited int) {
-	if len(m.of) == 0 {
-		return
-	}
+// begin counts from now on. If other is awaited, heard will say who it is.
+func (m *meter) begin(other **filter.Peer, awaited bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.awaited = awaited
+	m.other, m.awaited = other, awaited
 	m.countLocked()
-	if m.every > 0 {
+	if m.every > 0 && len(m.of) > 0 {
 		m.timer = time.AfterFunc(m.every, m.tick)
 	}
 }
@@ -79,8 +77,10 @@ func (m *meter) heard(to **filter.Peer, p *filter.Peer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	*to = p
-	m.awaited--
-	m.countLocked()
+	if to == m.other {
+		m.awaited = false
+		m.countLocked()
+	}
 }
 
 // end counts the rest.
@@ -93,27 +93,27 @@ func (m *meter) end() {
 	}
 	m.countLocked()
 	for i := range m.of {
-		m.of[i].series.Closed()
+		m.of[i].series.Closed(m.x.Conn.ID)
 	}
 	m.x.Received, m.x.Sent = uint64(m.moved.AToB.Load()), uint64(m.moved.BToA.Load())
 }
 
 // countLocked counts what has not been counted yet.
 func (m *meter) countLocked() {
-	if m.awaited > 0 && !m.over {
+	if m.awaited && !m.over {
 		return
 	}
 	if !m.opened {
 		m.opened = true
 		for i := range m.of {
 			m.of[i].series = m.of[i].stats.TCP(m.x)
-			m.of[i].series.Opened()
+			m.of[i].series.Opened(m.x.Conn.ID)
 		}
 	}
 	received, sent := m.moved.AToB.Load(), m.moved.BToA.Load()
 	for i := range m.of {
-		m.of[i].series.Received(uint64(received - m.counted.received))
-		m.of[i].series.Sent(uint64(sent - m.counted.sent))
+		m.of[i].series.Received(m.x.Conn.ID, uint64(received-m.counted.received))
+		m.of[i].series.Sent(m.x.Conn.ID, uint64(sent-m.counted.sent))
 	}
 	m.counted.received, m.counted.sent = received, sent
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/meltemi/meltemi/netio"
 	"github.com/meltemi/meltemi/proxy/config"
+	"github.com/meltemi/meltemi/proxy/fault"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/filter/stock"
 	"github.com/meltemi/meltemi/proxy/peerexchange"
@@ -106,9 +107,8 @@ func certificate(t *testing.T, name string) tls.Certificate {
 	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }
 
-// pair is a client's sidecar and a server's in front of app, with TLS between them in which the client's offers alpn.
-// It returns what connects to the client's.
-func pair(t *testing.T, web, db *side, app netip.AddrPort, alpn ...string) (dial func() net.Conn) {
+// entrance is a server's sidecar in front of app: it wants certificates, and speaks istio-peer-exchange.
+func entrance(t *testing.T, db *side, app netip.AddrPort) (netip.AddrPort, *seen) {
 	t.Helper()
 	cert := certificate(t, "db")
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -141,7 +141,14 @@ func pair(t *testing.T, web, db *side, app netip.AddrPort, alpn ...string) (dial
 			}()
 		}
 	}()
+	return netio.AddrPortOf(ln.Addr()), observer
+}
 
+// pair is a client's sidecar and a server's in front of app, with TLS between them in which the client's offers alpn.
+// It returns what connects to the client's.
+func pair(t *testing.T, web, db *side, app netip.AddrPort, alpn ...string) (dial func() net.Conn) {
+	t.Helper()
+	addr, _ := entrance(t, db, app)
 	set := upstream.NewSet(upstream.Config{})
 	t.Cleanup(set.Close)
 	set.Put(&upstream.Spec{
@@ -151,7 +158,7 @@ func pair(t *testing.T, web, db *side, app netip.AddrPort, alpn ...string) (dial
 		PeerExchange: web.self.Telling(nil).Preamble(),
 		Default: upstream.Transport{ALPN: alpn, Mutual: true,
 			TLS: &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate(t, "web")}}},
-		Endpoints: &upstream.Assignment{Localities: []upstream.Locality{{Endpoints: []upstream.Endpoint{{Addr: netio.AddrPortOf(ln.Addr())}}}}},
+		Endpoints: &upstream.Assignment{Localities: []upstream.Locality{{Endpoints: []upstream.Endpoint{{Addr: addr}}}}},
 	})
 	outbound := chainTo(set, "db")
 	outbound.Network = []config.NetworkFilter{{Stats: web.stats}}
@@ -230,6 +237,23 @@ func TestServerSpeaksFirst(t *testing.T) {
 	}
 	web.eventually(t, 1, "istio_tcp_connections_opened_total", `destination_workload="db"`)
 	db.eventually(t, 1, "istio_tcp_connections_opened_total", `source_workload="web"`)
+}
+
+// Who begins with a preamble that nobody could read is told so, and blamed.
+func TestTooLongAPreamble(t *testing.T) {
+	addr, observer := entrance(t, newSide("db"), echo(t))
+	conn, err := tls.Dial("tcp", addr.String(), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{certificate(t, "web")}, NextProtos: []string{peerexchange.ALPN}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte("\x3d\x23\x04\x67\x00\x10\x00\x00")); err != nil {
+		t.Fatal(err)
+	}
+	x := <-observer.closed
+	if f := x.Fault; f == nil || f.Side != fault.Client || f.Hint == "" || x.Details != "peer_metadata_too_long" || x.Flags.String() != "DPE" {
+		t.Errorf("fault %v, details %q, flags %s", x.Fault, x.Details, x.Flags)
+	}
 }
 
 // Whatever ends a connection, it is counted once as opened and once as closed.

@@ -18,7 +18,7 @@
 //	  mirror.go, mirror/    copies of requests, sent elsewhere
 //	relay.go       relay    the response back: head, body, trailers
 //	  tunnel.go             raw bytes both ways, after an upgrade or CONNECT
-//	report.go               messages of gRPC calls, for filters
+//	report.go               messages of gRPC calls, counted as they pass
 //	answer.go      answer   the only place where a fault becomes a response
 //	finish.go      finish   log, count, trace: observe/; always, whatever happened
 //	watch.go, hangup/       who is gone, idle or draining; looked at from outside, twice a second

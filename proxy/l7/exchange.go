@@ -35,7 +35,9 @@ type exchange struct {
 	record  accesslog.Record
 	scratch [scratchBytes]byte // backs the strings that text returns
 
-	asked, answered grpcframe.Counter // messages, if they are counted
+	asked, answered grpcframe.Counter     // messages, if they are counted
+	meters          []filter.MessageMeter // where; others read it once metered is true
+	metered         atomic.Bool
 
 	progress   atomic.Uint32 // moves whenever bytes do
 	idleLimit  atomic.Int64  // stream idle timeout; 0: none
@@ -77,7 +79,6 @@ type way struct {
 	lease    *upstream.Lease // of the attempt under way, or of the response that is relayed: then held until finish
 	outcome  upstream.Outcome
 	span     *trace.Span // of the attempt; nil: none
-	reported time.Time   // when filters were told of messages; zero: the response has none
 	cookie   string      // to set, from the hash policy
 	retries  uint32      // attempts after the first that policy allowed
 	admitted bool        // by the cluster's circuit breaker
@@ -87,6 +88,7 @@ type way struct {
 	urx      bool        // no more attempts were allowed
 
 	closing   bool // the connection ends with this exchange
+	answering bool // the response's body is messages
 	headSent  bool // the final head went to the client
 	tunnelled bool
 	abandoned bool // after a defect: others may hold the storage still
@@ -125,6 +127,8 @@ func (x *exchange) release() {
 	x.isTunnel.Store(false)
 	x.asked.Reset()
 	x.answered.Reset()
+	clear(x.meters)
+	x.metered.Store(false)
 	x.Exchange.Reset()
 	exchanges.Put(x)
 }
@@ -217,14 +221,6 @@ func (x *exchange) Done() <-chan struct{} {
 		}
 	}
 	return x.wake
-}
-
-// Moved notes that bytes of the request's body have come, and counts the messages in them.
-func (x *exchange) Moved(p []byte) {
-	x.moved()
-	if x.CountMessages {
-		x.asked.Pass(p)
-	}
 }
 
 // moved notes that bytes have moved.

@@ -38,9 +38,7 @@ func (x *exchange) finish() {
 			x.outcome.Fault = nil // nothing the endpoint did
 		}
 	}
-	if x.CountMessages {
-		x.report()
-	}
+	x.beginMessages() // of a request without a response
 	x.site.http.Chain.End(&x.Exchange)
 	if t := x.site.tracer; t != nil {
 		t.End(&x.Exchange, &x.record)

@@ -10,7 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -73,37 +73,26 @@ func TestGRPCInterop(t *testing.T) {
 	r.settled()
 }
 
-// reports adds up what filters are told of calls.
-type reports struct {
+// tally has messages counted, and counts them.
+type tally struct {
 	filter.Pass
-	mu                        sync.Mutex
-	request, response, called uint64
+	calls, request, response atomic.Uint64
 }
 
-func (r *reports) OnRequest(x *filter.Exchange) *fault.Fault {
+func (t *tally) OnRequest(x *filter.Exchange) *fault.Fault {
 	x.CountMessages = x.GRPC
 	return nil
 }
 
-func (r *reports) Every() time.Duration { return time.Nanosecond }
+func (t *tally) Messages(*filter.Exchange) filter.MessageMeter { t.calls.Add(1); return t }
 
-func (r *reports) OnReport(x *filter.Exchange) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.called++
-	r.request += x.Messages.Request
-	r.response += x.Messages.Response
-}
+func (t *tally) Count(_, request, response uint64) { t.request.Add(request); t.response.Add(response) }
 
-func (r *reports) sum() [2]uint64 {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return [2]uint64{r.request, r.response}
-}
+func (t *tally) sum() [2]uint64 { return [2]uint64{t.request.Load(), t.response.Load()} }
 
 // Messages are counted while a call goes on.
 func TestGRPCMessages(t *testing.T) {
-	told := &reports{}
+	told := &tally{}
 	r := newRig(t, func(s *setup) {
 		s.entries = append(s.entries, filter.Entry{Name: "told", Filter: told})
 		s.specs = append(s.specs, cluster("b", upstream.HTTP2, interopServer(t)))
@@ -138,15 +127,14 @@ func TestGRPCMessages(t *testing.T) {
 		t.Errorf("%v messages, want 4 each way", got)
 	}
 	// What is no call of gRPC is not reported.
-	before := told.called
 	resp, err := http.Get("http://" + r.addr + "/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	_ = resp.Body.Close()
 	r.settled()
-	if told.called != before {
-		t.Error("told of messages of a request that has none")
+	if n := told.calls.Load(); n != 2 {
+		t.Errorf("asked where messages count %d times for two calls", n)
 	}
 }
 

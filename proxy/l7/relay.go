@@ -132,7 +132,7 @@ func (x *exchange) relayBody() *fault.Fault {
 	scratch := scratches.Get().(*[scratchSize]byte)
 	defer scratches.Put(scratch)
 	ready, _ := lease.Stream.(buffered)
-	x.beginReports()
+	x.beginMessages()
 	for {
 		if ready == nil || ready.Buffered() == 0 {
 			if err := x.down.Flush(); err != nil {
@@ -147,7 +147,7 @@ func (x *exchange) relayBody() *fault.Fault {
 				x.heard = time.Now()
 			}
 			x.Sent += uint64(n)
-			x.reportAnswer(scratch[:n])
+			x.answers(scratch[:n])
 			if _, err := x.down.Write(scratch[:n]); err != nil {
 				return x.clientFault(err)
 			}

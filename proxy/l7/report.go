@@ -3,35 +3,46 @@
 
 package l7
 
-import (
-	"time"
+import "github.com/meltemi/meltemi/proxy/l7/sanitize"
 
-	"github.com/meltemi/meltemi/proxy/filter"
-	"github.com/meltemi/meltemi/proxy/l7/sanitize"
-)
-
-// beginReports looks whether the response, whose body follows, has messages to count.
-func (x *exchange) beginReports() {
-	if x.CountMessages && sanitize.IsGRPC(x.Response.Header.Get("content-type")) {
-		x.reported = time.Now()
+// Moved notes that bytes of the request's body have come, and counts the messages in them.
+func (x *exchange) Moved(p []byte) {
+	x.moved()
+	if x.CountMessages {
+		x.asked.Pass(p)
+		x.countMessages()
 	}
 }
 
-// reportAnswer counts the messages in what comes of the response's body, and tells
-// the filters if it is time.
-func (x *exchange) reportAnswer(p []byte) {
-	if x.reported.IsZero() {
+// answers counts the messages in what comes of the response's body.
+func (x *exchange) answers(p []byte) {
+	if x.answering {
+		x.answered.Pass(p)
+		x.countMessages()
+	}
+}
+
+// beginMessages finds out where messages count, now that it is known whose they are, and whether the response has any.
+func (x *exchange) beginMessages() {
+	if !x.CountMessages || x.metered.Load() {
 		return
 	}
-	x.answered.Pass(p)
-	if every := x.site.http.Chain.Every(); every > 0 && time.Since(x.reported) >= every {
-		x.reported = time.Now()
-		x.report()
-	}
+	x.answering = sanitize.IsGRPC(x.Response.Header.Get("content-type"))
+	x.meters = x.site.http.Chain.Meters(&x.Exchange, x.meters[:0])
+	x.metered.Store(true)
+	x.countMessages()
 }
 
-// report tells the filters which messages have passed.
-func (x *exchange) report() {
-	x.Messages = filter.Messages{Request: x.asked.Take(), Response: x.answered.Take()}
-	x.site.http.Chain.Report(&x.Exchange)
+// countMessages counts those that have begun to pass. Until it is known where, they wait.
+func (x *exchange) countMessages() {
+	if !x.metered.Load() {
+		return
+	}
+	asked, answered := x.asked.Take(), x.answered.Take()
+	if asked == 0 && answered == 0 {
+		return
+	}
+	for _, m := range x.meters {
+		m.Count(x.Conn.ID, asked, answered)
+	}
 }

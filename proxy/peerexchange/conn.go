@@ -91,13 +91,23 @@ func (c *Conn) parse() error {
 	}
 	size := binary.BigEndian.Uint32(c.buf[4:])
 	if size > maxSize {
-		return fmt.Errorf("the peer's preamble of istio-peer-exchange is %d bytes long; at most %d are read", size, maxSize)
+		return &SizeError{Conn: c, Size: size}
 	}
 	if rest := c.buf[headerSize:]; uint32(len(rest)) >= size {
 		c.buf = rest[size:]
 		c.begun(rest[:size])
 	}
 	return nil
+}
+
+// A SizeError is why a connection whose peer begins with too long a preamble cannot be read.
+type SizeError struct {
+	Conn *Conn
+	Size uint32 // bytes, as the peer says
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("the peer's preamble of istio-peer-exchange is %d bytes long; at most %d are read", e.Size, maxSize)
 }
 
 func (c *Conn) begun(preamble []byte) {

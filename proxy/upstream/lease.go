@@ -142,7 +142,7 @@ func (l *Lease) Fault(err error) *fault.Fault {
 
 // stateOf returns what a lease tells of conn.
 func stateOf(conn net.Conn) (local netip.AddrPort, state *tls.ConnectionState) {
-	if secure, ok := conn.(*tls.Conn); ok {
+	if secure, ok := conn.(interface{ ConnectionState() tls.ConnectionState }); ok {
 		s := secure.ConnectionState()
 		state = &s
 	}

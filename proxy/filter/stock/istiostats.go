@@ -33,8 +33,8 @@ type StatsConfig struct {
 	Reporter       Reporter
 	NoHostFallback bool // disable_host_header_fallback
 	Overrides      []Override
-	// Interval is how often what goes on for long is counted (tcp_reporting_duration);
-	// 0: at its end.
+	// Interval is how often the bytes of open connections are counted
+	// (tcp_reporting_duration); 0: at their end.
 	Interval time.Duration
 }
 
@@ -61,13 +61,14 @@ type Stats struct {
 	custom  []Attribute // of all overrides
 	http    *cache[labelKey, httpSeries]
 	grpc    *cache[labelKey, messageSeries]
+	tcp     *cache[labelKey, TCPSeries]
 }
 
-var _ filter.Reporter = (*Stats)(nil)
+var _ filter.MessageCounter = (*Stats)(nil)
 
 // NewStats returns a filter that counts into m.
 func NewStats(cfg StatsConfig, m *Metrics) *Stats {
-	s := &Stats{cfg: cfg, metrics: m, http: newCache[labelKey, httpSeries](), grpc: newCache[labelKey, messageSeries]()}
+	s := &Stats{cfg: cfg, metrics: m, http: newCache[labelKey, httpSeries](), grpc: newCache[labelKey, messageSeries](), tcp: newCache[labelKey, TCPSeries]()}
 	for _, o := range cfg.Overrides {
 		for _, d := range o.Set {
 			s.custom = append(s.custom, d.Value)
@@ -104,20 +105,25 @@ func (s *Stats) OnEnd(x *filter.Exchange) {
 // messageSeries counts messages of gRPC calls between the same two ends.
 type messageSeries struct{ request, response *counters }
 
-// Every is how often OnReport is to be called.
-func (s *Stats) Every() time.Duration { return s.cfg.Interval }
+// Count counts messages.
+func (m *messageSeries) Count(shard, request, response uint64) {
+	m.request.add(shard, request)
+	m.response.add(shard, response)
+}
 
-// OnReport counts the messages of a gRPC call. Their labels say whose they are, not
-// how the call ends: that is not known while it goes on.
-func (s *Stats) OnReport(x *filter.Exchange) {
+// Interval is how often the bytes of open connections are to be counted; 0: at their end.
+func (s *Stats) Interval() time.Duration { return s.cfg.Interval }
+
+// Messages returns the series of x. Their labels say whose the messages are, not how the
+// call ends: that is not known while it goes on.
+func (s *Stats) Messages(x *filter.Exchange) filter.MessageMeter {
 	k := s.key(x)
 	k.code, k.grpc, k.flags = 0, -1, 0
 	series, hash := s.grpc.get(&k)
 	if series == nil {
 		series = s.grpc.put(hash, k.own(), s.resolveMessages(&k))
 	}
-	series.request.add(x.Conn.ID, x.Messages.Request)
-	series.response.add(x.Conn.ID, x.Messages.Response)
+	return series
 }
 
 func (s *Stats) resolveMessages(k *labelKey) (out messageSeries) {

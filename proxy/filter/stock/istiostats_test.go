@@ -62,11 +62,9 @@ func TestMessagesOfCalls(t *testing.T) {
 	s := NewStats(StatsConfig{}, NewMetrics(self, "", reg))
 	x := exchange()
 	x.GRPC, x.GRPCStatus, x.DownstreamPeer = true, -1, caller
-	x.Messages = filter.Messages{Request: 3, Response: 1}
-	s.OnReport(x)
+	s.Messages(x).Count(x.Conn.ID, 3, 1)
 	x.GRPCStatus, x.Response.Status, x.Flags = 5, 200, filter.UpstreamRemoteReset
-	x.Messages = filter.Messages{Response: 4}
-	s.OnReport(x)
+	s.Messages(x).Count(x.Conn.ID, 0, 4)
 	got := page(t, reg)
 	for _, want := range []string{`destination_cluster="c1"} 3`, `destination_cluster="c1"} 5`, `istio_request_messages_total{reporter="destination",source_workload="a"`, "istio_response_messages_total{"} {
 		if !strings.Contains(got, want) {
@@ -151,10 +149,10 @@ func TestTCPSeries(t *testing.T) {
 	reg := telemetry.NewRegistry(telemetry.Config{})
 	s := NewStats(StatsConfig{}, NewMetrics(self, "", reg))
 	series := s.TCP(&filter.Exchange{Conn: &filter.Conn{Direction: filter.Inbound}, DownstreamPeer: caller})
-	series.Opened()
-	series.Sent(10)
-	series.Received(5)
-	series.Closed()
+	series.Opened(1)
+	series.Sent(1, 10)
+	series.Received(1, 5)
+	series.Closed(1)
 	got := page(t, reg)
 	for _, want := range []string{"istio_tcp_connections_opened_total{", "istio_tcp_connections_closed_total{", "istio_tcp_sent_bytes_total{", `request_protocol="tcp",response_flags="-",connection_security_policy="none"} 5`} {
 		if !strings.Contains(got, want) {

@@ -6,10 +6,7 @@ package stock
 import "github.com/meltemi/meltemi/proxy/filter"
 
 // TCPSeries counts connections of one label set.
-type TCPSeries struct {
-	shard                          uint64
-	opened, closed, sent, received *counters
-}
+type TCPSeries struct{ opened, closed, sent, received *counters }
 
 // TCP returns the series for a connection. Call it when it is known who the other
 // end is: labels stay as they are then, the flags included.
@@ -22,27 +19,35 @@ func (s *Stats) TCP(x *filter.Exchange) *TCPSeries {
 	if len(s.custom) > 0 {
 		k.custom = s.customValues(x)
 	}
-	labels := s.metrics.labels(&k)
-	out := &TCPSeries{shard: x.Conn.ID}
+	series, hash := s.tcp.get(&k)
+	if series == nil {
+		series = s.tcp.put(hash, k.own(), s.resolveTCP(&k))
+	}
+	return series
+}
+
+func (s *Stats) resolveTCP(k *labelKey) (out TCPSeries) {
+	own := k.own()
+	labels := s.metrics.labels(&own)
 	for _, m := range []struct {
 		name string
 		to   **counters
 	}{{tcpOpened, &out.opened}, {tcpClosed, &out.closed}, {tcpSent, &out.sent}, {tcpReceived, &out.received}} {
-		if tags, ok := s.override(m.name, labels, k.custom); ok {
+		if tags, ok := s.override(m.name, labels, own.custom); ok {
 			*m.to = s.metrics.counter(m.name, tags)
 		}
 	}
 	return out
 }
 
-// Opened counts a connection.
-func (t *TCPSeries) Opened() { t.opened.add(t.shard, 1) }
+// Opened counts a connection. Here and below shard spreads those who count at once.
+func (t *TCPSeries) Opened(shard uint64) { t.opened.add(shard, 1) }
 
 // Closed counts its end.
-func (t *TCPSeries) Closed() { t.closed.add(t.shard, 1) }
+func (t *TCPSeries) Closed(shard uint64) { t.closed.add(shard, 1) }
 
 // Sent counts bytes sent to the client (Istio's sense of the word), since the last call.
-func (t *TCPSeries) Sent(n uint64) { t.sent.add(t.shard, n) }
+func (t *TCPSeries) Sent(shard, n uint64) { t.sent.add(shard, n) }
 
 // Received counts bytes received from the client, since the last call.
-func (t *TCPSeries) Received(n uint64) { t.received.add(t.shard, n) }
+func (t *TCPSeries) Received(shard, n uint64) { t.received.add(shard, n) }

@@ -32,8 +32,8 @@ type Source interface {
 	SetReadDeadline(t time.Time) error
 }
 
-// An Exchange is what a Body is a part of. Its methods are called from the pump,
-// Arrived from Collect, too, and with the Body's lock held.
+// An Exchange is what a Body is a part of. Its methods are called from the pump, Moved and
+// Arrived from Collect, too; Arrived from the pump with the Body's lock held.
 type Exchange interface {
 	// Cancel ends the exchange because of f.
 	Cancel(f *fault.Fault)
