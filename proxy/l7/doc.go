@@ -19,6 +19,7 @@
 //	relay.go       relay    the response back: head, body, trailers
 //	  tunnel.go             raw bytes both ways, after an upgrade or CONNECT
 //	report.go               messages of gRPC calls, counted as they pass
+//	client.go               what every response's head is told, and what errors of writing it mean
 //	answer.go      answer   the only place where a fault becomes a response
 //	finish.go      finish   log, count, trace: observe/; always, whatever happened
 //	watch.go, hangup/       who is gone, idle or draining; looked at from outside, twice a second
