@@ -124,7 +124,7 @@ func New(cfg Config) (*Control, error) {
 	c.hub = push.New(g, push.Config{Ready: c.ready, Log: cfg.Log("push"), Blames: func(r *xds.Resource, row derive.Origin) bool {
 		k, ok := row.Key.(source.Key)
 		return !ok || envoy.Blames(r, k)
-	}}, forProxies(g, backend, cfg.Mesh.HTTP10))
+	}, Refers: envoy.Refers}, forProxies(g, backend, cfg.Mesh.HTTP10))
 	c.server = xds.NewServer(c.hub, xds.ServerConfig{Authenticate: authority.Authenticate, Log: cfg.Log("xds")})
 	c.metrics.Collect(c.count)
 	return c, nil

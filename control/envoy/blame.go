@@ -4,12 +4,14 @@
 package envoy
 
 import (
+	"slices"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/meltemi/meltemi/control/envoy/emit"
 	"github.com/meltemi/meltemi/control/source"
@@ -36,6 +38,23 @@ func Blames(r *xds.Resource, object source.Key) bool {
 		}
 	}
 	return !named
+}
+
+// Refers reports whether a listener takes its routes from the table of that name.
+func Refers(listener *xds.Resource, table string) bool {
+	var l listenerv3.Listener
+	if listener.Body.UnmarshalTo(&l) != nil {
+		return false
+	}
+	for _, chain := range append(slices.Clone(l.GetFilterChains()), l.GetDefaultFilterChain()) {
+		for _, f := range chain.GetFilters() {
+			var m hcmv3.HttpConnectionManager
+			if f.GetTypedConfig().MessageIs(&m) && f.GetTypedConfig().UnmarshalTo(&m) == nil && m.GetRds().GetRouteConfigName() == table {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // metadataOf is all metadata in which a resource may name objects.

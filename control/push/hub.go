@@ -34,6 +34,8 @@ type Config struct {
 	// Blames reports whether a row that was read for a resource has a part in it, so that the row is not in force where the
 	// resource is not; nil: every one has.
 	Blames func(r *xds.Resource, row derive.Origin) bool
+	// Refers reports whether a listener takes its routes from the table of that name; nil: none does.
+	Refers func(listener *xds.Resource, table string) bool
 	Log    *slog.Logger // nil discards
 }
 

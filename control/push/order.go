@@ -11,6 +11,7 @@ const typePrefix = "type.googleapis.com/"
 const (
 	typeListener  = typePrefix + "envoy.config.listener.v3.Listener"
 	typeCluster   = typePrefix + "envoy.config.cluster.v3.Cluster"
+	typeRoute     = typePrefix + "envoy.config.route.v3.RouteConfiguration"
 	typeEndpoint  = typePrefix + "envoy.config.endpoint.v3.ClusterLoadAssignment"
 	typeExtension = typePrefix + "envoy.config.core.v3.TypedExtensionConfig"
 )
@@ -20,8 +21,8 @@ const (
 var order = [...]string{
 	typeCluster,
 	typeEndpoint,
-	typePrefix + "envoy.config.listener.v3.Listener",
-	typePrefix + "envoy.config.route.v3.RouteConfiguration",
+	typeListener,
+	typeRoute,
 	typePrefix + "envoy.extensions.transport_sockets.tls.v3.Secret",
 	typePrefix + "istio.networking.nds.v1.NameTable",
 	typePrefix + "istio.workload.Address",

@@ -58,8 +58,9 @@ type Rejection struct {
 	Version string
 	Detail  string // as the proxy put it
 
-	aliases []string
-	nonce   string // of the update it came in
+	aliases  []string
+	nonce    string // of the update it came in
+	unopened bool   // it was accepted before: a listener whose sockets cannot be opened
 }
 
 // A Nack is one refusal, as the proxy put it.
@@ -193,9 +194,9 @@ func (a *answers) refuse(u *xds.Update, detail, client string, now time.Time) {
 		n := u.Resources[i].Name
 		switch {
 		case all || named[n]:
-			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, kept, u.Resources[i].Aliases, u.Nonce}
+			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, kept, u.Resources[i].Aliases, u.Nonce, false}
 		case more:
-			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, unsaid + kept, u.Resources[i].Aliases, u.Nonce}
+			a.rejected[n] = Rejection{client, a.typeURL, n, u.Version, unsaid + kept, u.Resources[i].Aliases, u.Nonce, false}
 		default:
 			delete(a.rejected, n)
 		}
@@ -224,9 +225,9 @@ func (a *answers) again(nonce, detail, client string, now time.Time) {
 		switch {
 		case newer:
 		case named[n]:
-			a.rejected[n] = Rejection{client, a.typeURL, n, version, kept, aliases, nonce}
+			a.rejected[n] = Rejection{client, a.typeURL, n, version, kept, aliases, nonce, true}
 		case more && a.from[n] == nonce:
-			a.rejected[n] = Rejection{client, a.typeURL, n, version, unsaid + kept, aliases, nonce}
+			a.rejected[n] = Rejection{client, a.typeURL, n, version, unsaid + kept, aliases, nonce, true}
 		}
 	}
 }
@@ -444,6 +445,7 @@ func (f *feed) enforcement(o derive.Origin, holds []*derive.Hold) (waiting bool,
 			})
 		}
 	}
+	ask = append(ask, f.unreachableLocked(o, holds, func(r Rejection) { rejecting = append(rejecting, r) })...)
 	f.mu.Unlock()
 	if len(ask) > 0 {
 		f.hub.g.Read(func(c *derive.Context) {
@@ -456,4 +458,31 @@ func (f *feed) enforcement(o derive.Origin, holds []*derive.Hold) (waiting bool,
 		return cmp.Or(cmp.Compare(rank(a.TypeURL), rank(b.TypeURL)), cmp.Compare(a.Name, b.Name))
 	})
 	return waiting, rejecting
+}
+
+// unreachableLocked asks which of a row's tables of routes no request comes to, as the listener they are for is not open.
+func (f *feed) unreachableLocked(o derive.Origin, holds []*derive.Hold, reject func(Rejection)) (ask []func(c *derive.Context)) {
+	listeners := f.answers[typeListener]
+	if listeners == nil {
+		return nil
+	}
+	kind := f.find(typeListener)
+	for _, r := range listeners.rejected {
+		if !r.unopened {
+			continue
+		}
+		for _, hold := range holds {
+			t, table := hold.Tag().(tag).on()
+			if table == nil || t.typeURL != typeRoute {
+				continue
+			}
+			ask = append(ask, func(c *derive.Context) {
+				listener, routes := kind.get(c, r.Name), t.get(c, table.name)
+				if listener != nil && routes != nil && f.hub.cfg.Refers(listener, table.name) && f.hub.cfg.Blames(routes, o) {
+					reject(r)
+				}
+			})
+		}
+	}
+	return ask
 }

@@ -253,6 +253,42 @@ func TestARowWithoutAPartIsNotBlamed(t *testing.T) {
 	})
 }
 
+// What only a table of routes says is in force nowhere while the listener that it is for is not open.
+func TestRoutesOfAListenerThatIsNotOpen(t *testing.T) {
+	script(t, func(t *testing.T, w *world, f *feed) {
+		w.hub.cfg.Refers = func(l *xds.Resource, table string) bool { return l.Version == table }
+		state := func(name string) string {
+			k := thing{typeRoute, name}
+			e := w.hub.Enforcement(derive.Origin{Table: "things", Key: k}, w.things.Holds(k), nil)
+			return fmt.Sprint(e.Enforced, " of ", e.Concerned, rejectedBy(e))
+		}
+		w.set(typeListener, "a", "one")
+		w.set(typeListener, "b", "two")
+		w.set(typeRoute, "one", "1")
+		w.set(typeRoute, "two", "1")
+		f.Subscribe(typeListener, nil, nil, true)
+		listeners := took(t, f, moment)
+		f.Ack(typeListener, listeners.Nonce)
+		f.Subscribe(typeRoute, []string{"one", "two"}, nil, false)
+		f.Ack(typeRoute, took(t, f, moment).Nonce)
+		expect(t, "both open", state("one")+state("two"), "1 of 1"+"1 of 1")
+		f.Nack(typeListener, listeners.Nonce, "a: the port is taken")
+		expect(t, "one not open", state("one")+state("two"), "0 of 1 a"+"1 of 1")
+		f.Ack(typeListener, listeners.Nonce)
+		expect(t, "open again", state("one")+state("two"), "1 of 1"+"1 of 1")
+		w.set(typeListener, "a", "two")
+		f.Nack(typeListener, took(t, f, moment).Nonce, "a: nonsense")
+		expect(t, "what is refused leaves the older one open", state("one")+state("two"), "1 of 1"+"1 of 1")
+	})
+}
+
+func rejectedBy(e Enforcement) (names string) {
+	for _, r := range e.Rejecting {
+		names += " " + r.Name
+	}
+	return names
+}
+
 func TestEnforcement(t *testing.T) {
 	script(t, func(t *testing.T, w *world, f *feed) {
 		other := w.open(t, "other", "y")

@@ -20,10 +20,7 @@ import (
 	"github.com/meltemi/meltemi/xds"
 )
 
-const (
-	typeRoute   = typePrefix + "envoy.config.route.v3.RouteConfiguration"
-	typeAddress = typePrefix + "istio.workload.Address"
-)
+const typeAddress = typePrefix + "istio.workload.Address"
 
 // thing identifies a resource of the world.
 type thing struct{ typeURL, name string }
