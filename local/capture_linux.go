@@ -193,8 +193,13 @@ func (c *captured) settle(ctx context.Context, j *made.Journal, m *Member) error
 		return err
 	}
 	last := addr.As4()[3]
+	// The address is ours alone, so a link that bears its number is one that the kernel has yet to take down.
+	link := fmt.Sprint("member", last)
+	if err := c.hub.DeleteLink(link); err != nil {
+		return err
+	}
 	err = netns.Connect(
-		netns.End{Namespace: c.hub, Name: fmt.Sprint("member", last), Bridge: bridgeName},
+		netns.End{Namespace: c.hub, Name: link, Bridge: bridgeName},
 		netns.End{Namespace: m.Space, Name: "eth0", Addrs: []netip.Prefix{netip.PrefixFrom(addr, c.subnet.Bits())}},
 	)
 	if err != nil {

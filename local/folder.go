@@ -59,7 +59,7 @@ func (f folder) state() string          { return filepath.Join(f.dir, "state") }
 func (f folder) registrations() string  { return filepath.Join(f.dir, "registrations") }
 func (f folder) logs() string           { return filepath.Join(f.dir, "logs") }
 func (f folder) runs() string           { return filepath.Join(f.dir, "runs") }  // journals of Run
-func (f folder) taken() string          { return filepath.Join(f.dir, "taken") } // one file per address in use
+func (f folder) taken() string          { return filepath.Join(f.dir, "taken") } // one file per address in use, and per member that uses a service
 func (f folder) made() string           { return filepath.Join(f.state(), "made.json") }
 func (f folder) mesh() string           { return filepath.Join(f.dir, "mesh.json") }
 func (f folder) log(name string) string { return filepath.Join(f.logs(), name+".log") }

@@ -315,8 +315,16 @@ func (u *unit) leave(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// declare writes the Service that m needs, unless the configuration or another member has it.
+// declare claims m's service, and writes it unless the configuration or another member has done so.
 func (c *crew) declare(m *Member, paths []string) error {
+	lock, err := lockFolder(c.folder.taken())
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if _, err := c.folder.take(c.journal, serviceName(m.Namespace, m.Service)+claimedBy+m.Name); err != nil {
+		return err
+	}
 	if c.folder.hasService(m, paths) {
 		return nil
 	}
@@ -324,13 +332,18 @@ func (c *crew) declare(m *Member, paths []string) error {
 	if err != nil {
 		return err
 	}
-	return made.WriteFile(c.folder.serviceFile(m.Namespace, m.Service), text, 0o644)
+	return made.WriteFile(c.folder.serviceFile(serviceName(m.Namespace, m.Service)), text, 0o644)
 }
+
+// claimedBy stands between a service's name and that of a member that claims it; in no name is such a character.
+const claimedBy = "~"
+
+func serviceName(namespace, name string) string { return servicePrefix + namespace + "." + name }
 
 const servicePrefix = "service."
 
-func (f folder) serviceFile(namespace, name string) string {
-	return filepath.Join(f.registrations(), servicePrefix+namespace+"."+name+".yaml")
+func (f folder) serviceFile(name string) string {
+	return filepath.Join(f.registrations(), name+".yaml")
 }
 
 func (f folder) hasService(m *Member, paths []string) bool {
@@ -343,27 +356,42 @@ func (f folder) hasService(m *Member, paths []string) bool {
 	return found
 }
 
-// sweepServices removes Services that were declared for members of which none is left.
+// sweepServices removes Services that were declared for members, if none claims them any more.
 func (f folder) sweepServices() error {
-	used := map[string]bool{}
-	err := eachHead(f.registrations(), func(h head) {
-		if h.Kind == "WorkloadEntry" {
-			used[f.serviceFile(h.Metadata.Namespace, h.Metadata.Labels["app"])] = true
-		}
-	})
-	files, globErr := filepath.Glob(filepath.Join(f.registrations(), servicePrefix+"*.yaml"))
-	err = errors.Join(err, globErr)
+	if _, err := os.Lstat(f.taken()); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	lock, err := lockFolder(f.taken())
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	claims, err := os.ReadDir(f.taken())
+	if err != nil {
+		return fmt.Errorf("state folder: %w", err)
+	}
+	claimed := map[string]bool{}
+	for _, c := range claims {
+		name, _, _ := strings.Cut(c.Name(), claimedBy)
+		claimed[f.serviceFile(name)] = true
+	}
+	files, err := filepath.Glob(f.serviceFile(servicePrefix + "*"))
 	for _, file := range files {
-		if !used[file] {
-			err = errors.Join(err, os.Remove(file))
+		if !claimed[file] {
+			if gone := os.Remove(file); !errors.Is(gone, fs.ErrNotExist) {
+				err = errors.Join(err, gone)
+			}
 		}
 	}
 	return err
 }
 
-// eachHead calls f for each document in the YAML files of root.
+// eachHead calls f for each document in the YAML files of root. What goes away meanwhile is not there.
 func eachHead(root string, f func(head)) error {
 	return filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) && path != root {
+			return nil
+		}
 		if err != nil || d.IsDir() {
 			return err
 		}
@@ -371,6 +399,9 @@ func eachHead(root string, f func(head)) error {
 			return nil
 		}
 		text, err := os.ReadFile(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -61,7 +62,7 @@ func TestRunJoinsAndLeaves(t *testing.T) {
 		if got := get(t, "http://"+addr+"/?call="+url.QueryEscape("http://reviews:9080/health")); !strings.Contains(got, "Reviews is healthy") {
 			t.Errorf("it called reviews and got %s", got)
 		}
-		if text := readFile(folder{cfg.Dir}.serviceFile("default", "hello")); !strings.Contains(text, "kind: Service") {
+		if text := readFile(folder{cfg.Dir}.serviceFile(serviceName("default", "hello"))); !strings.Contains(text, "kind: Service") {
 			t.Errorf("no Service was declared: %q", text)
 		}
 		// A second one has a name of its own.
@@ -78,15 +79,63 @@ func TestRunJoinsAndLeaves(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("%v\n%s", err, said)
 		}
-		if readFile(folder{cfg.Dir}.serviceFile("default", "hello")) == "" {
+		if readFile(folder{cfg.Dir}.serviceFile(serviceName("default", "hello"))) == "" {
 			t.Error("the Service went with the first of two members")
 		}
 		cancel()
 		if err := <-done2; err != nil {
 			t.Errorf("%v\n%s", err, said2)
 		}
-		if readFile(folder{cfg.Dir}.serviceFile("default", "hello")) != "" || where(cfg, "hello") != "" {
+		if readFile(folder{cfg.Dir}.serviceFile(serviceName("default", "hello"))) != "" || where(cfg, "hello") != "" {
 			t.Error("it has not left")
+		}
+	})
+}
+
+// Whoever comes and goes at the same time takes nothing from others, nor from whoever takes its place.
+func TestRunsComeAndGo(t *testing.T) {
+	modes(t, func(t *testing.T, capture bool) {
+		cfg, out := upConfig(t, capture)
+		begin(t, cfg, out)
+		stays, said := runConfig(cfg)
+		ctx, leave := context.WithCancel(t.Context())
+		stayed := make(chan error, 1)
+		go func() { stayed <- Run(ctx, stays) }()
+		within(t, "the app", func() bool { return strings.Contains(said.String(), "app is up") })
+
+		const side, rounds = 4, 4
+		var wg sync.WaitGroup
+		for i := range side {
+			wg.Go(func() {
+				for range rounds { // the next takes the place of the one before
+					r, said := runConfig(cfg)
+					r.Service, r.Version, r.Command = fmt.Sprint("par", i), "", []string{"true"}
+					if !capture { // its proxy takes its calls from the first moment
+						r.Command = []string{"bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/${HTTP_PROXY##*:}"}
+					}
+					if i == 0 {
+						r.Service = "hello"
+					}
+					if err := Run(t.Context(), r); err != nil {
+						t.Errorf("%s: %v\n%s", r.Service, err, said)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		service := folder{cfg.Dir}.serviceFile(serviceName("default", "hello"))
+		if readFile(service) == "" || where(cfg, "hello") == "" {
+			t.Error("the Service of one that stays is gone")
+		}
+		if left, _ := filepath.Glob(folder{cfg.Dir}.serviceFile(serviceName("default", "par*"))); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+		leave()
+		if err := <-stayed; err != nil {
+			t.Errorf("%v\n%s", err, said)
+		}
+		if readFile(service) != "" {
+			t.Error("the Service of one that has left is there")
 		}
 	})
 }

@@ -134,11 +134,11 @@ func (p *Proxy) Apply(u xds.Update) []xds.Rejection {
 	}
 	rejected := to.Apply(u)
 	if u.TypeURL == config.TypeListener {
-		// What need not warm listens before it is acknowledged.
-		_ = p.open(context.Background()) // it is tried again, and said, by runListeners
 		p.mu.Lock()
 		p.configured = true
 		p.mu.Unlock()
+		// What need not warm listens before it is acknowledged.
+		_ = p.open(context.Background()) // it is tried again, and said, by runListeners
 	}
 	for _, r := range rejected {
 		p.log.Warn("a resource is refused; the one before it stays in force", "type", u.TypeURL, "name", r.Name, "error", r.Err)
@@ -165,6 +165,11 @@ func (p *Proxy) onSnapshot(s *config.Snapshot) {
 	p.mu.Lock()
 	p.pending = s
 	p.mu.Unlock()
+	p.poked()
+}
+
+// poked has runListeners look whether there is something to open.
+func (p *Proxy) poked() {
 	select {
 	case p.poke <- struct{}{}:
 	default:
@@ -201,18 +206,22 @@ func (p *Proxy) runListeners(ctx context.Context) error {
 func (p *Proxy) open(ctx context.Context) error {
 	p.opening.Lock()
 	defer p.opening.Unlock()
+	warming := p.store.Warming()
 	p.mu.Lock()
 	next := p.pending
-	p.mu.Unlock()
 	if next == nil {
+		p.served = p.configured && len(warming) == 0
+		p.mu.Unlock()
 		return nil
 	}
+	p.mu.Unlock()
 	err := p.manager.Reconcile(ctx, next)
 	if ctx.Err() != nil {
 		return err // the end is no reason to say anything
 	}
 	p.mu.Lock()
 	p.unopened = err
+	p.served = p.served || p.configured && len(warming) == 0
 	p.mu.Unlock()
 	unopened := p.manager.Unopened()
 	p.store.SetUnopened(unopened)
@@ -258,6 +267,7 @@ func (p *Proxy) loadStatic(path string) error {
 	p.mu.Lock()
 	p.configured = true
 	p.mu.Unlock()
+	p.poked() // if it has no listener, too
 	return nil
 }
 
@@ -321,13 +331,15 @@ var errNoCertificate = errors.New("the workload's certificate has not been issue
 // Ready is nil when the first configuration is in force.
 func (p *Proxy) Ready() error {
 	p.mu.Lock()
-	configured, unopened := p.configured, p.unopened
+	configured, served, unopened := p.configured, p.served, p.unopened
 	p.mu.Unlock()
 	switch {
 	case !configured:
 		return errNotConfigured
 	case unopened != nil:
 		return unopened
+	case !served:
+		return fmt.Errorf("listeners of the first configuration wait for their routes or secrets: %s", strings.Join(p.store.Warming(), ", "))
 	case p.certified() && p.identity.Current() == nil:
 		return errNoCertificate
 	case p.dns != nil && !p.dns.Ready():

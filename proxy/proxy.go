@@ -129,6 +129,7 @@ type Proxy struct {
 	mu         sync.Mutex
 	subscribed config.Wanted
 	configured bool             // the first listeners have come
+	served     bool             // and all of them were open, once
 	pending    *config.Snapshot // to be reconciled
 	unopened   error            // why a listener is not open that should be
 	poke       chan struct{}

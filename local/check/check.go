@@ -67,6 +67,7 @@ var checks = []struct {
 	{"certificates", certificates},
 	{"metrics", metrics},
 	{"change", change},
+	{"configuration", configuration},
 	{"members-to-the-end", members}, // nobody died meanwhile
 }
 
@@ -98,6 +99,17 @@ func Run(ctx context.Context, m Mesh, out io.Writer) error {
 		return fmt.Errorf("%w: %d of %d: %v", ErrFailed, len(failed), len(checks), failed)
 	}
 	return nil
+}
+
+// configuration asks whether anything is refused. What is would not be checked: the last good version of it is in force, or nothing.
+func configuration(ctx context.Context, m *Mesh) (string, error) {
+	var refused []error
+	for _, p := range m.Look(ctx).Problems {
+		if p.Severity == "error" {
+			refused = append(refused, errors.New(p.String()))
+		}
+	}
+	return "nothing of it is refused", errors.Join(refused...)
 }
 
 // members asks everybody whether they are there.

@@ -49,6 +49,7 @@ type world struct {
 	frozen     bool // changes are not taken in
 	plaintext  bool // proxies answer it
 	anyClient  bool // proxies want no certificate
+	problems   []watch.Problem
 }
 
 func newWorld(t *testing.T) *world {
@@ -64,7 +65,7 @@ func newWorld(t *testing.T) *world {
 	}
 	ca := newCA(t)
 	w.mesh = Mesh{Page: srv.URL, Folder: filepath.Dir(dir), Roots: ca.pool, Look: func(context.Context) watch.Picture {
-		return watch.Picture{Edges: []watch.Edge{{From: "a", To: "b"}, {From: "b", To: "c", Security: w.security}}}
+		return watch.Picture{Edges: []watch.Edge{{From: "a", To: "b"}, {From: "b", To: "c", Security: w.security}}, Problems: w.problems}
 	}}
 	alive := func(context.Context) error { return w.dead }
 	w.mesh.Members = append(w.mesh.Members, Member{ID: "gateway", Identity: spiffe + "gateway", Alive: alive})
@@ -202,6 +203,7 @@ func (c *ca) issue(t *testing.T, identity string) tls.Certificate {
 
 func TestARightMeshPasses(t *testing.T) {
 	w := newWorld(t)
+	w.problems = []watch.Problem{{Severity: "warning"}}
 	var out strings.Builder
 	if err := Run(t.Context(), w.mesh, &out); err != nil {
 		t.Errorf("%v\n%s", err, out.String())
@@ -219,6 +221,7 @@ func TestARightMeshPasses(t *testing.T) {
 func TestWhatIsWrongIsNamed(t *testing.T) {
 	for name, spoil := range map[string]func(w *world){
 		"members":           func(w *world) { w.dead = errors.New("signal: killed") },
+		"configuration":     func(w *world) { w.problems = append(w.problems, watch.Problem{Severity: "error"}) },
 		"page":              func(w *world) { w.noReviews = true },
 		"weights":           func(w *world) { w.v3Every = 2 },
 		"header":            func(w *world) { w.jason = "v1" },

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -160,6 +161,22 @@ func (s *Store) Close() {
 	if s.timer != nil {
 		s.timer.Stop()
 	}
+}
+
+// Warming returns the names of listeners of which no version has been in force yet, as they wait for routes or secrets.
+// What has become of the others OnSnapshot has been told.
+func (s *Store) Warming() (names []string) {
+	s.applying.Lock()
+	defer s.applying.Unlock()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, e := range s.listeners {
+		if e.active == nil && e.warming != nil {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Snapshot returns what is in force; never nil.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,6 +48,30 @@ func (p *plane) begin(t *testing.T) *world {
 
 // TestChangesUnderLoad adds, changes and removes resources of each type while the
 // main listener is asked on and on.
+// A proxy is ready when it serves what it was first told to, not when it has been told of it.
+func TestReadyIsToServe(t *testing.T) {
+	bothWays(t, func(t *testing.T, p *plane) {
+		w := &world{plane: p, main: freeporttest.Addr(t), a: app(t, "a")}
+		p.put(fmt.Sprintf(listenerYAML, "main", w.main.Port(), "main", "main"))
+		w.cluster("web", "1s", "ROUND_ROBIN")
+		w.endpoints("web", w.a)
+		p.push()
+		mesh.Eventually(t, "the listener is accepted, and waits for its routes", func() error {
+			if err := p.proxy.Ready(); err == nil || !strings.Contains(err.Error(), "main") {
+				return fmt.Errorf("ready: %v", err)
+			}
+			return nil
+		})
+		w.routes("main", to("web"))
+		p.push()
+		mesh.Eventually(t, "ready", p.proxy.Ready)
+		a, err := mesh.NewCaller(t, w.main).Get("/")
+		if err != nil || a.Body != "a" {
+			t.Errorf("%+v, %v", a, err)
+		}
+	})
+}
+
 func TestChangesUnderLoad(t *testing.T) {
 	bothWays(t, func(t *testing.T, p *plane) {
 		w := p.begin(t)

@@ -41,6 +41,7 @@ type plane struct {
 	addr  netip.AddrPort
 	cache cache.SnapshotCache
 	stop  func()
+	proxy *proxy.Proxy
 	// resources by type and name, as they are to be; push makes them so.
 	resources map[string]map[string]types.Resource
 	version   int
@@ -76,6 +77,7 @@ func start(t *testing.T, sotw bool) *plane {
 	if err != nil {
 		t.Fatal(err)
 	}
+	p.proxy = px
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {

@@ -277,6 +277,11 @@ func TestCheckFails(t *testing.T) {
 				}
 			}
 		}},
+		{"a refused object", "configuration", func(t *testing.T, s *session) {
+			if err := os.WriteFile(filepath.Join(filepath.Dir(s.checked("reviews.yaml")), "more.yaml"), []byte("apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: more}\nspec: {hosts: [more], htpp: []}\n"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}},
 		{"a removed policy", "authorization|plaintext|mutual", func(t *testing.T, s *session) {
 			if err := os.Remove(s.checked("security.yaml")); err != nil {
 				t.Fatal(err)
