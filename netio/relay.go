@@ -224,12 +224,14 @@ func (s *session) end() error {
 	return s.err
 }
 
-// reset makes the coming Close send a reset instead of a graceful end.
+// reset closes what c is made of with a reset instead of a graceful end, and before anything around it, such as TLS,
+// says that this is the end.
 func reset(c net.Conn) {
 	for {
 		switch v := c.(type) {
 		case *net.TCPConn:
 			_ = v.SetLinger(0)
+			_ = v.Close()
 			return
 		case interface{ NetConn() net.Conn }:
 			c = v.NetConn()

@@ -10,6 +10,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -17,6 +18,7 @@ import (
 	"net/netip"
 	"net/url"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -237,6 +239,35 @@ func TestServerSpeaksFirst(t *testing.T) {
 	}
 	web.eventually(t, 1, "istio_tcp_connections_opened_total", `destination_workload="db"`)
 	db.eventually(t, 1, "istio_tcp_connections_opened_total", `source_workload="web"`)
+}
+
+// A server's reset is a reset to its client, through TLS, too: what was cut short must not look complete.
+func TestResetsReachTheClient(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = io.ReadFull(c, make([]byte, 5))
+			_ = c.(*net.TCPConn).SetLinger(0)
+			_ = c.Close()
+		}
+	}()
+	for _, alpn := range []string{peerexchange.ALPN, "istio"} {
+		client := pair(t, newSide("web"), newSide("db"), netio.AddrPortOf(ln.Addr()), alpn)()
+		if _, err := io.WriteString(client, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: read: %v, want a reset", alpn, err)
+		}
+	}
 }
 
 // Who begins with a preamble that nobody could read is told so, and blamed.
