@@ -166,10 +166,11 @@ func (a *Answer) secure(spec *upstream.Spec, h *upstream.Host, r *upstream.Reque
 			next.SNI = r.SNI
 		}
 		next.ALPN = t.ALPN
-		if http1 := t.ALPNHTTP1; http1 != nil && spec.Protocol != upstream.HTTP2 {
-			next.ALPN = http1
-		} else if t.ALPNHTTP2 != nil && spec.Protocol == upstream.HTTP2 {
+		switch http := r.Version != 0; {
+		case http && spec.Protocol == upstream.HTTP2 && t.ALPNHTTP2 != nil:
 			next.ALPN = t.ALPNHTTP2
+		case http && spec.Protocol != upstream.HTTP2 && t.ALPNHTTP1 != nil:
+			next.ALPN = t.ALPNHTTP1
 		}
 		if next.SNI != "" {
 			step.Notes = append(step.Notes, "server name "+next.SNI)

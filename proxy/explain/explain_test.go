@@ -5,6 +5,7 @@ package explain
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net/netip"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/meltemi/meltemi/message"
 	"github.com/meltemi/meltemi/proxy/config"
 	"github.com/meltemi/meltemi/proxy/filter"
 	"github.com/meltemi/meltemi/proxy/filter/stock"
@@ -319,4 +321,22 @@ func TestOnDemand(t *testing.T) {
 func (d Demanded) with(r *config.RouteRef, c *upstream.Ref, l *config.Listener) Demanded {
 	d.Routes, d.Cluster, d.Listener = r, c, l
 	return d
+}
+
+// Which protocols are offered depends on what is carried.
+func TestProtocolsOffered(t *testing.T) {
+	set := upstream.NewSet(upstream.Config{})
+	t.Cleanup(set.Close)
+	set.Put(&upstream.Spec{
+		Name:      "c",
+		Default:   upstream.Transport{TLS: &tls.Config{}, ALPN: []string{"bytes"}, ALPNHTTP1: []string{"one"}, ALPNHTTP2: []string{"two"}},
+		Endpoints: &upstream.Assignment{Localities: []upstream.Locality{{Endpoints: []upstream.Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.1:80")}}}}},
+	})
+	for version, want := range map[message.Version]string{0: "bytes", message.HTTP11: "one"} {
+		var a Answer
+		a.toCluster(set.Ref("c"), &upstream.Request{Version: version})
+		if a.Next == nil || strings.Join(a.Next.ALPN, ",") != want {
+			t.Errorf("version %d: %+v, want %s", version, a.Next, want)
+		}
+	}
 }
