@@ -24,7 +24,8 @@ var loopback = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // A Pool gives each port once. Whoever it is for opens it later, and again whenever it is restarted; so that no other
 // process takes it for its own programs meanwhile, each port given is kept by a UDP socket of the same number. The
-// system closes that with this process, however it ends. So whoever was given a port cannot have it for UDP, too. It is not safe for use by several goroutines at once.
+// system closes that with this process, however it ends. So whoever was given a port cannot have it for UDP, too. It
+// is not safe for use by several goroutines at once.
 type Pool struct {
 	next int
 	kept []*net.UDPConn
@@ -52,7 +53,7 @@ func (p *Pool) Give() (uint16, error) {
 		p.kept = append(p.kept, keep)
 		return addr.Port(), nil
 	}
-	return 0, errors.New("no port is free on 127.0.0.1 from 20000 to 29999")
+	return 0, errors.New("no port is free on 127.0.0.1 from 20000 to 29999: end some of the programs that listen there, or other meshes")
 }
 
 // Release lets others have the ports.

@@ -30,8 +30,8 @@ type seen struct {
 func (s *seen) Opened(*filter.Exchange, *config.FilterChain)     { s.opened++ }
 func (s *seen) Closed(x *filter.Exchange, _ *config.FilterChain) { s.closed <- *x }
 
-// echo answers what it reads, and when the client ends, says so and ends.
-func echo(t *testing.T) netip.AddrPort {
+// server hands each of its connections to handle, which closes it, until the test ends.
+func server(t *testing.T, handle func(*net.TCPConn)) netip.AddrPort {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -44,14 +44,20 @@ func echo(t *testing.T) netip.AddrPort {
 			if err != nil {
 				return
 			}
-			go func() {
-				defer func() { _ = c.Close() }()
-				_, _ = io.Copy(c, c)
-				_, _ = io.WriteString(c, " and goodbye")
-			}()
+			go handle(c.(*net.TCPConn))
 		}
 	}()
 	return netip.MustParseAddrPort(ln.Addr().String())
+}
+
+// echo answers what it reads, and when the client ends, says so and ends.
+func echo(t *testing.T) netip.AddrPort {
+	t.Helper()
+	return server(t, func(c *net.TCPConn) {
+		defer func() { _ = c.Close() }()
+		_, _ = io.Copy(c, c)
+		_, _ = io.WriteString(c, " and goodbye")
+	})
 }
 
 func clusters(t *testing.T, to ...netip.AddrPort) *upstream.Set {

@@ -82,11 +82,12 @@ lines:
 func (s *side) eventually(t *testing.T, want float64, name string, labels ...string) {
 	t.Helper()
 	var got float64
-	for range 500 {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
 		if got = s.metric(t, name, labels...); got == want {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Errorf("%s %v is %v, want %v", name, labels, got, want)
 }
@@ -217,23 +218,13 @@ func TestPeersAreKnownByTheirPreambles(t *testing.T) {
 
 // A server that speaks first is heard by a client that says nothing.
 func TestServerSpeaksFirst(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.WriteString(c, "220 ready\n")
-			t.Cleanup(func() { _ = c.Close() })
-		}
-	}()
+	app := server(t, func(c *net.TCPConn) {
+		_, _ = io.WriteString(c, "220 ready\n")
+		_, _ = io.Copy(io.Discard, c)
+		_ = c.Close()
+	})
 	web, db := newSide("web"), newSide("db")
-	client := pair(t, web, db, netio.AddrPortOf(ln.Addr()), peerexchange.ALPN)()
+	client := pair(t, web, db, app, peerexchange.ALPN)()
 	if line, err := bufio.NewReader(client).ReadString('\n'); err != nil || line != "220 ready\n" {
 		t.Fatalf("%q, %v", line, err)
 	}
@@ -243,24 +234,13 @@ func TestServerSpeaksFirst(t *testing.T) {
 
 // A server's reset is a reset to its client, through TLS, too: what was cut short must not look complete.
 func TestResetsReachTheClient(t *testing.T) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			_, _ = io.ReadFull(c, make([]byte, 5))
-			_ = c.(*net.TCPConn).SetLinger(0)
-			_ = c.Close()
-		}
-	}()
+	app := server(t, func(c *net.TCPConn) {
+		_, _ = io.ReadFull(c, make([]byte, 5))
+		_ = c.SetLinger(0)
+		_ = c.Close()
+	})
 	for _, alpn := range []string{peerexchange.ALPN, "istio"} {
-		client := pair(t, newSide("web"), newSide("db"), netio.AddrPortOf(ln.Addr()), alpn)()
+		client := pair(t, newSide("web"), newSide("db"), app, alpn)()
 		if _, err := io.WriteString(client, "hello"); err != nil {
 			t.Fatal(err)
 		}
