@@ -210,7 +210,7 @@ func (p *Proxy) open(ctx context.Context) error {
 	p.mu.Lock()
 	next := p.pending
 	if next == nil {
-		p.served = p.configured && len(warming) == 0
+		p.served = p.served || p.configured && len(warming) == 0
 		p.mu.Unlock()
 		return nil
 	}

@@ -59,16 +59,21 @@ type Stats struct {
 	cfg     StatsConfig
 	metrics *Metrics
 	custom  []Attribute // of all overrides
-	http    *cache[labelKey, httpSeries]
-	grpc    *cache[labelKey, messageSeries]
-	tcp     *cache[labelKey, TCPSeries]
+	cache   *cache[labelKey, series]
+}
+
+// series are those of one label key, whose protocol says which are there.
+type series struct {
+	http     httpSeries
+	messages messageSeries // if the key says so, and nothing else
+	tcp      TCPSeries
 }
 
 var _ filter.MessageCounter = (*Stats)(nil)
 
 // NewStats returns a filter that counts into m.
 func NewStats(cfg StatsConfig, m *Metrics) *Stats {
-	s := &Stats{cfg: cfg, metrics: m, http: newCache[labelKey, httpSeries](), grpc: newCache[labelKey, messageSeries](), tcp: newCache[labelKey, TCPSeries]()}
+	s := &Stats{cfg: cfg, metrics: m, cache: newCache[labelKey, series]()}
 	for _, o := range cfg.Overrides {
 		for _, d := range o.Set {
 			s.custom = append(s.custom, d.Value)
@@ -87,11 +92,11 @@ type httpSeries struct {
 // OnEnd counts the exchange.
 func (s *Stats) OnEnd(x *filter.Exchange) {
 	k := s.key(x)
-	series, hash := s.http.get(&k)
-	if series == nil {
-		series = s.http.put(hash, k.own(), s.resolve(&k))
+	cached, hash := s.cache.get(&k)
+	if cached == nil {
+		cached = s.cache.put(hash, k.own(), series{http: s.resolve(&k)})
 	}
-	shard := x.Conn.ID
+	shard, series := x.Conn.ID, &cached.http
 	series.requests.add(shard, 1)
 	took, ok := x.Since(filter.ResponseEnd)
 	if !ok {
@@ -118,12 +123,12 @@ func (s *Stats) Interval() time.Duration { return s.cfg.Interval }
 // call ends: that is not known while it goes on.
 func (s *Stats) Messages(x *filter.Exchange) filter.MessageMeter {
 	k := s.key(x)
-	k.code, k.grpc, k.flags = 0, -1, 0
-	series, hash := s.grpc.get(&k)
-	if series == nil {
-		series = s.grpc.put(hash, k.own(), s.resolveMessages(&k))
+	k.messages, k.code, k.grpc, k.flags = true, 0, -1, 0
+	cached, hash := s.cache.get(&k)
+	if cached == nil {
+		cached = s.cache.put(hash, k.own(), series{messages: s.resolveMessages(&k)})
 	}
-	return series
+	return &cached.messages
 }
 
 func (s *Stats) resolveMessages(k *labelKey) (out messageSeries) {

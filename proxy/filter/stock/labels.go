@@ -50,6 +50,7 @@ type labelKey struct {
 	reporter  reporter
 	protocol  protocol
 	special   special
+	messages  bool // of messages of calls: their labels end before the protocol
 	code      int16
 	grpc      int16
 	flags     filter.Flags

@@ -19,11 +19,11 @@ func (s *Stats) TCP(x *filter.Exchange) *TCPSeries {
 	if len(s.custom) > 0 {
 		k.custom = s.customValues(x)
 	}
-	series, hash := s.tcp.get(&k)
-	if series == nil {
-		series = s.tcp.put(hash, k.own(), s.resolveTCP(&k))
+	cached, hash := s.cache.get(&k)
+	if cached == nil {
+		cached = s.cache.put(hash, k.own(), series{tcp: s.resolveTCP(&k)})
 	}
-	return series
+	return &cached.tcp
 }
 
 func (s *Stats) resolveTCP(k *labelKey) (out TCPSeries) {
