@@ -103,8 +103,15 @@ func Run(ctx context.Context, m Mesh, out io.Writer) error {
 
 // configuration asks whether anything is refused. What is would not be checked: the last good version of it is in force, or nothing.
 func configuration(ctx context.Context, m *Mesh) (string, error) {
+	now := m.Look(ctx)
+	for tick := time.NewTicker(50 * time.Millisecond); now.Control != "" && ctx.Err() == nil; now = m.Look(ctx) {
+		<-tick.C
+	}
+	if now.Control != "" {
+		return "", errors.New(now.Control)
+	}
 	var refused []error
-	for _, p := range m.Look(ctx).Problems {
+	for _, p := range now.Problems {
 		if p.Severity == "error" {
 			refused = append(refused, errors.New(p.String()))
 		}

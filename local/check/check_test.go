@@ -263,6 +263,10 @@ func TestOtherWrongs(t *testing.T) {
 	if _, err := page(ctx, &gone); err == nil {
 		t.Error("a page that never comes passes")
 	}
+	gone.Look = func(context.Context) watch.Picture { return watch.Picture{Control: "nobody answers"} }
+	if _, err := configuration(ctx, &gone); err == nil {
+		t.Error("what nobody was asked about passes")
+	}
 	w.mesh.Members[1].Identity = spiffe + "somebody-else"
 	if _, err := certificates(t.Context(), &w.mesh); err == nil || !strings.Contains(err.Error(), "want "+spiffe+"somebody-else") {
 		t.Errorf("wrong identity: %v", err)
