@@ -148,7 +148,7 @@ func (n Namespace) AddDefaultRoute(gateway netip.Addr) error {
 func (n Namespace) DeleteLink(name string) error {
 	err := n.on(name, "delete", func(h *netlink.Handle, l netlink.Link) error { return h.LinkDel(l) })
 	var missing netlink.LinkNotFoundError
-	if errors.As(err, &missing) {
+	if errors.As(err, &missing) || errors.Is(err, unix.ENODEV) { // the kernel may have taken it down just now
 		return nil
 	}
 	return err
